@@ -1,0 +1,24 @@
+"""Exact attention on CPUs, in Python packages alone.
+
+The public functions load on first use, so that importing the package costs nothing: the workflow reads
+the registry and the models while it parses its Snakefile, long before a kernel is needed.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "attention": "streaming_attention.api",
+    "merge": "streaming_attention.api",
+    "oracle": "streaming_attention.oracle",
+}
+__all__ = ["__version__", "attention", "merge", "oracle"]
+
+
+def __getattr__(name: str):
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_PUBLIC[name]), name)
