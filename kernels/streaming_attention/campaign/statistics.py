@@ -65,23 +65,55 @@ def pooled_interval(groups: Sequence[Sequence[float]], confidence: float = CONFI
         raise ValueError("groups: at least one repeat is needed, got none")
     if len(groups) == 1:
         return median_interval(groups[0], confidence, seed)
-    rng = np.random.default_rng(seed)
-    table = np.array([_bootstrap_medians(group, rng) for group in groups])
-    chosen = rng.integers(len(groups), size=(len(groups), RESAMPLES))
-    medians = np.median(table[chosen, np.arange(RESAMPLES)], axis=0)
-    return _interval(float(np.median([np.median(group) for group in groups])), medians, confidence)
+    return _interval(*_pool(groups, np.random.default_rng(seed)), confidence)
 
 
 def ratio_interval(
     numerator: Sequence[float], denominator: Sequence[float], confidence: float = CONFIDENCE, seed: int = 0
 ) -> Interval:
     """Ratio of two medians with the bootstrap interval of the ratio, the two sides resampled independently."""
-    above, below = _checked(numerator, confidence), _checked(denominator, confidence)
-    point = float(np.median(above) / np.median(below))
-    if len(above) == 1 or len(below) == 1:
+    return pooled_ratio_interval([(numerator, denominator)], confidence, seed)
+
+
+def pooled_ratio_interval(
+    pairs: Sequence[tuple[Sequence[float], Sequence[float]]], confidence: float = CONFIDENCE, seed: int = 0
+) -> Interval:
+    """Median over repeats of the ratio that is taken inside each repeat, where both sides shared one allocation.
+
+    Parameters
+    ----------
+    pairs : sequence of (numerator, denominator)
+        The samples of both sides, a pair for each repeat.
+    """
+    pairs = [(_checked(above, confidence), _checked(below, confidence)) for above, below in pairs]
+    if not pairs:
+        raise ValueError("pairs: at least one repeat is needed, got none")
+    point = float(np.median([np.median(above) / np.median(below) for above, below in pairs]))
+    if len(pairs) == 1 and min(map(len, pairs[0])) == 1:
         return Interval(point, 0.0, float("inf"))
     rng = np.random.default_rng(seed)
-    return _interval(point, _bootstrap_medians(above, rng) / _bootstrap_medians(below, rng), confidence)
+    ratios = np.array([_bootstrap_medians(above, rng) / _bootstrap_medians(below, rng) for above, below in pairs])
+    return _interval(point, _resample_repeats(ratios, rng), confidence)
+
+
+def ratio_of_pools(
+    numerators: Sequence[Sequence[float]],
+    denominators: Sequence[Sequence[float]],
+    confidence: float = CONFIDENCE,
+    seed: int = 0,
+) -> Interval:
+    """Ratio of two medians over repeats that have nothing in common: other runs, other machines.
+
+    Each side is pooled as in :func:`pooled_interval`, independently of the other.
+    """
+    sides = [[_checked(group, confidence) for group in groups] for groups in (numerators, denominators)]
+    if not all(sides):
+        raise ValueError("numerators, denominators: at least one repeat of each is needed")
+    rng = np.random.default_rng(seed)
+    (above, many_above), (below, many_below) = (_pool(groups, rng) for groups in sides)
+    if any(len(groups) == 1 and len(groups[0]) == 1 for groups in sides):
+        return Interval(above / below, 0.0, float("inf"))
+    return _interval(above / below, many_above / many_below, confidence)
 
 
 def outliers(samples: Sequence[float]) -> np.ndarray:
@@ -107,6 +139,18 @@ def _checked(samples: Sequence[float], confidence: float) -> np.ndarray:
 
 def _bootstrap_medians(values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.median(values[rng.integers(len(values), size=(RESAMPLES, len(values)))], axis=1)
+
+
+def _pool(groups: Sequence[np.ndarray], rng: np.random.Generator) -> tuple[float, np.ndarray]:
+    """The median of the groups' medians, and its bootstrap distribution."""
+    table = np.array([_bootstrap_medians(group, rng) for group in groups])
+    return float(np.median([np.median(group) for group in groups])), _resample_repeats(table, rng)
+
+
+def _resample_repeats(table: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Median over as many repeats (rows) as there are, drawn with replacement, for every resample (column)."""
+    chosen = rng.integers(len(table), size=table.shape)
+    return np.median(table[chosen, np.arange(table.shape[1])], axis=0)
 
 
 def _interval(median: float, medians: np.ndarray, confidence: float) -> Interval:
