@@ -6,6 +6,7 @@ array exists. Every count is exact and checked against brute force.
 
 from __future__ import annotations
 
+from streaming_attention.machine.layout import Layout
 from streaming_attention.workload import DTYPES, Workload
 
 NOMINAL_GBS = 10.0
@@ -52,17 +53,17 @@ def intensity(workload: Workload) -> float:
     return flops(workload) / bytes_moved(workload)
 
 
-def predict_seconds(workload: Workload, workers: int, gflops: float, gbs: float = NOMINAL_GBS) -> float:
-    """Seconds of one call on a machine that is never idle: the longer of computing and moving.
+def predict_seconds(workload: Workload, method, layout: Layout, gbs: float = NOMINAL_GBS) -> float:
+    """Seconds of one call, for a plan: the longer of computing and moving, on threads that are never idle.
 
     Parameters
     ----------
-    workers : int
-        Threads of all ranks together.
-    gflops, gbs : float
-        What one of them computes (GFLOP/s) and moves (GB/s).
+    method : streaming_attention.registry.Method
+        Its ``rate`` is what one thread computes, GFLOP/s.
+    gbs : float
+        What one thread moves, GB/s.
     """
-    return max(flops(workload) / gflops, bytes_moved(workload) / gbs) / workers * 1e-9
+    return max(flops(workload) / method.rate, bytes_moved(workload) / gbs) / layout.workers * 1e-9
 
 
 def naive_workspace(workload: Workload, threads: int) -> int:
