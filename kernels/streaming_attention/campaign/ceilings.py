@@ -1,0 +1,89 @@
+"""What a layout could do at best: STREAM and GEMM, all ranks at once between barriers.
+
+Ceilings belong to a layout. A bandwidth found on one rank says nothing about sixteen that share a memory controller,
+so all ranks run together and the rate is their work over the time of the slowest (J. McCalpin, "Memory bandwidth and
+machine balance in current high performance computers", 1995, for the kernels and the rules).
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from streaming_attention.bandwidth import gemm, stream
+from streaming_attention.campaign.environment import describe_job, now
+from streaming_attention.campaign.jit import compile_timer
+from streaming_attention.campaign.protocol import Protocol, Sampler
+from streaming_attention.distributed.team import Team
+from streaming_attention.machine import affinity, topology
+from streaming_attention.machine.layout import Layout
+
+CACHE_MULTIPLE = 4
+"""Every STREAM array is this many times the last-level caches in use: McCalpin's rule."""
+FEWEST_ELEMENTS = 8_000_000
+"""Size of an array where no cache size is known: 4 times a 16 MB cache, in float64."""
+GEMM_SIZE = 2048
+
+
+def measure_ceilings(job: dict, team: Team, variables: dict) -> dict:
+    """Measure every ceiling of a layout and return the record, unsealed."""
+    begin, started = time.perf_counter(), now()
+    layout, protocol = Layout(**job["layout"]), Protocol.from_dict(job["protocol"])
+    elements = stream_elements(team)
+    entries = [_stream(name, elements, layout, protocol, team) for name in stream.KERNELS]
+    entries.append(_gemm(layout, protocol, team))
+    return {
+        "schema": 1,
+        "kind": "ceilings",
+        **{key: job[key] for key in ("id", "campaign", "layout", "log", "repeat_command")},
+        "started": started,
+        "seconds": time.perf_counter() - begin,
+        "environment": describe_job(team, variables),
+        "ceilings": entries,
+    }
+
+
+def stream_elements(team: Team) -> int:
+    """Elements of each rank's arrays, so that one array of all ranks of a host is 4 times the caches they use."""
+    ranks = team.gather((socket.gethostname(), affinity.allowed_cpus()))
+    here = [cpus for host, cpus in ranks if host == socket.gethostname()]
+    machine = topology.detect("/", {cpu for cpus in here for cpu in cpus})
+    cache = machine.sockets_per_node * machine.last_level_cache_bytes
+    return max(team.gather(max(FEWEST_ELEMENTS, -(-CACHE_MULTIPLE * cache // len(here) // stream.ITEM_BYTES))))
+
+
+def _stream(name: str, elements: int, layout: Layout, protocol: Protocol, team: Team) -> dict:
+    entry = {"name": name, "unit": "GB/s", "elements": elements, "work_per_call": stream.bytes_per_call(name, elements)}
+    return entry | _rates(lambda: stream.prepare_stream(name, elements, layout.threads), entry, protocol, team)
+
+
+def _gemm(layout: Layout, protocol: Protocol, team: Team) -> dict:
+    entry = {
+        "name": "gemm_fp32",
+        "unit": "GFLOP/s",
+        "elements": GEMM_SIZE,
+        "work_per_call": gemm.flops_per_call(GEMM_SIZE),
+    }
+    return entry | _rates(lambda: gemm.prepare_gemm(GEMM_SIZE, layout.threads), entry, protocol, team)
+
+
+def _rates(prepare: Callable, entry: dict, protocol: Protocol, team: Team) -> dict:
+    """Rates of all ranks together, in 1e9 per second; none unless every rank's result is right."""
+    with compile_timer() as durations:
+        ceiling = prepare()
+        ceiling()
+    timing = Sampler(protocol, team).run({entry["name"]: [("compute", ceiling)]})[entry["name"]]
+    error = float(team.maximum(np.array([ceiling.error()]))[0])
+    ceiling.close()
+    right = error <= ceiling.tolerance
+    work = entry["work_per_call"] * team.size / 1e9
+    return {
+        "status": "passed" if right else "incorrect",
+        "reason": None if right else f"relative error {error:.2e} of the result, allowed {ceiling.tolerance:.2e}",
+        "samples": [work / seconds for seconds in timing.samples] if right else [],
+        "error": error if np.isfinite(error) else None,
+        "jit_seconds": sum(durations),
+    }

@@ -1,0 +1,197 @@
+"""One method in one point: admitted or refused, compiled, checked against the oracle, and ready to be timed."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field, replace
+
+from streaming_attention import models
+from streaming_attention.campaign.accuracy import Examiner
+from streaming_attention.campaign.jit import compile_timer
+from streaming_attention.campaign.protocol import FEWEST_SAMPLES, Protocol, Timing
+from streaming_attention.distributed.team import Team
+from streaming_attention.inputs import Inputs, make_inputs
+from streaming_attention.machine import memory
+from streaming_attention.machine.layout import Layout
+from streaming_attention.registry import METHODS, Choice
+
+SCOUT_SECONDS = 0.1
+"""A first call predicted to last longer than this is preceded by one on fewer queries, to see what it will cost."""
+
+
+class Refused(Exception):
+    """A method that will not be timed: its status and the reason."""
+
+    def __init__(self, status: str, reason: str):
+        super().__init__(reason)
+        self.status, self.reason = status, reason
+
+
+@dataclass
+class Contender:
+    """A method's part of the record, filled in as the point goes on."""
+
+    choice: Choice
+    status: str = "passed"
+    reason: str | None = None
+    kernel: str | None = None
+    prepared: object = None
+    jit_seconds: float | None = None
+    error_before: dict | None = None
+    error_after: dict | None = None
+    memory: dict | None = None
+    timing: Timing = field(default_factory=Timing)
+
+    @property
+    def method(self):
+        return METHODS[self.choice.method]
+
+    def refuse(self, status: str, reason: str) -> None:
+        """Take the method out of the point; it keeps no timing."""
+        self.status, self.reason, self.timing = status, reason, Timing()
+        if self.prepared is not None:
+            self.prepared.close()
+            self.prepared = None
+
+
+@dataclass
+class Ring:
+    """What the methods of a point share."""
+
+    inputs: Inputs
+    layout: Layout
+    protocol: Protocol
+    team: Team
+    examiner: Examiner
+    refused: dict[str, str]
+    node_memory: int
+    committed_bytes: int = 0
+    """Workspaces of the methods that are in: they stay allocated, since the methods are timed in turn."""
+
+
+def enter(contender: Contender, ring: Ring) -> None:
+    """Prepare a method, run it once and check it; any refusal ends up in its status, on every rank alike."""
+    try:
+        _check_admission(contender, ring)
+        _compile(contender, ring)
+        _scout(contender, ring)
+        _prepare(contender, ring)
+        examine(contender, ring, "error_before")
+    except Refused as refusal:
+        contender.refuse(refusal.status, refusal.reason)
+    except Exception as error:
+        if ring.team.size > 1:  # the other ranks can't know: the whole point fails with this rank's error
+            raise
+        contender.refuse("error", f"{type(error).__name__}: {error}")
+
+
+def examine(contender: Contender, ring: Ring, moment: str) -> None:
+    """Keep the output's error against the oracle as ``error_before`` or ``error_after``.
+
+    Raises
+    ------
+    Refused
+        The error is beyond the limit.
+    """
+    verdict = ring.team.agree(ring.examiner.judge(contender.prepared.output) if ring.team.rank == 0 else None)
+    setattr(contender, moment, verdict)
+    if not verdict["passed"]:
+        raise Refused("incorrect", describe_error(verdict))
+
+
+def describe_error(verdict: dict) -> str:
+    """One line of what was wrong with an output; a number that isn't finite shows as None."""
+    return (
+        f"relative L2 error {verdict['relative_l2']} (limit {verdict['limit_relative_l2']:.2e}), "
+        f"largest error {verdict['max_abs']} (limit {verdict['limit_max_abs']:.2e})"
+    )
+
+
+def call_once(contender: Contender) -> None:
+    """Compute once, all stages in order."""
+    for _, stage in contender.prepared.stages:
+        stage()
+
+
+def _check_admission(contender: Contender, ring: Ring) -> None:
+    method, workload = contender.method, ring.inputs.workload
+    if method.name in ring.refused:
+        raise Refused("incorrect", ring.refused[method.name])
+    room = ring.node_memory - ring.committed_bytes
+    impossible = ring.team.agree(method.infeasible(workload, ring.layout, room))
+    if impossible:
+        raise Refused("infeasible", impossible)
+    workspace = method.workspace_bytes(workload, ring.layout, contender.choice.options)
+    ring.committed_bytes += ring.layout.ranks_per_node * workspace
+
+
+def _compile(contender: Contender, ring: Ring) -> None:
+    """Compile on a problem so small that the call itself costs nothing."""
+    workload = ring.inputs.workload
+    group = workload.heads // workload.kv_heads
+    keys = min(workload.keys, max(64, ring.team.size))
+    small = replace(workload, batch=1, heads=group, kv_heads=1, keys=keys, queries=min(workload.queries, keys))
+    with compile_timer() as durations:
+        _run(contender, make_inputs(small, ring.protocol.seed, ring.team.rank, ring.team.size), ring)
+    contender.jit_seconds = sum(durations)
+
+
+def _scout(contender: Contender, ring: Ring) -> None:
+    """Refuse a method whose fewest samples would outlast the budget, before a whole call is spent on it."""
+    workload, limit = ring.inputs.workload, ring.protocol.max_seconds / FEWEST_SAMPLES
+    predicted = models.predict_seconds(workload, ring.layout.workers, contender.method.rate)
+    fewer = int(workload.queries * SCOUT_SECONDS / max(predicted, 1e-9))
+    if fewer >= workload.queries:
+        return
+    scouted = replace(workload, queries=max(1, fewer))
+    seconds = _run(contender, make_inputs(scouted, ring.protocol.seed, ring.team.rank, ring.team.size), ring)
+    share = models.flops(scouted) / models.flops(workload)
+    expected = float(ring.team.agree(seconds / share))
+    if expected > limit:
+        raise Refused("timeout", f"one call is expected to take {expected:.1f} s, the budget allows {limit:.1f} s")
+
+
+def _run(contender: Contender, inputs: Inputs, ring: Ring) -> float:
+    prepared = _load(contender, inputs, ring)
+    begin = time.perf_counter()
+    for _, stage in prepared.stages:
+        stage()
+    seconds = time.perf_counter() - begin
+    prepared.close()
+    return seconds
+
+
+def _load(contender: Contender, inputs: Inputs, ring: Ring):
+    prepare = contender.method.load(ring.team.size)
+    return prepare(inputs, ring.layout.threads, ring.team.comm, contender.choice.options)
+
+
+def _prepare(contender: Contender, ring: Ring) -> None:
+    """Allocate, run the first whole call, and see what both added to the resident memory."""
+    memory.reset_peak()
+    before = memory.resident_bytes()
+    contender.prepared = _load(contender, ring.inputs, ring)
+    contender.kernel = contender.prepared.kernel
+    with compile_timer() as durations:
+        call_once(contender)
+    contender.jit_seconds += sum(durations)
+    peak = memory.peak_bytes()
+    contender.memory = _memory(contender, ring, None if before is None or peak is None else peak - before)
+
+
+def _memory(contender: Contender, ring: Ring, added: int | None) -> dict:
+    """Bytes of the fullest rank: Q, K, V and O; what the method needed beside them; both; what the model says."""
+    inputs, output = ring.inputs, contender.prepared.output
+    output_bytes = 0 if output is None else output.nbytes
+    tensors = inputs.q.nbytes + inputs.k.nbytes + inputs.v.nbytes + output_bytes
+    workspace = -1 if added is None else max(0, added - output_bytes)
+    ranks = ring.team.gather((tensors, workspace))
+    tensors, workspace = max(entry[0] for entry in ranks), max(entry[1] for entry in ranks)
+    known = min(entry[1] for entry in ranks) >= 0
+    model = contender.method.workspace_bytes(inputs.workload, ring.layout, contender.choice.options)
+    return {
+        "tensors_bytes": tensors,
+        "workspace_bytes": workspace if known else None,
+        "peak_bytes": tensors + workspace if known else None,
+        "model_bytes": tensors + model,
+    }

@@ -1,0 +1,173 @@
+"""How methods are timed: warm-up, interleaved samples, and when there are enough of them.
+
+One clock for every method: a sample starts when all ranks have arrived and lasts as long as its slowest rank.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, fields
+
+import numpy as np
+
+from streaming_attention.campaign.statistics import median_interval
+from streaming_attention.distributed.team import Team
+
+FEWEST_SAMPLES = 3
+"""Fewer samples than this give no interval: a method that can't deliver them within its budget is timed out."""
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """The rules of a measurement; the keys of ``protocol:`` in the config.
+
+    Parameters
+    ----------
+    warmup : int
+        Calls of every method before its first sample.
+    min_samples, max_samples : int
+        Samples of a method, unless its budget ends before.
+    relative_half_width : float
+        A method has converged when half its interval's width is at most this share of its median.
+    confidence : float
+        Coverage of that interval.
+    max_seconds : float
+        Sampling budget of one method in one point, in seconds.
+    min_sample_seconds : float
+        Short calls are repeated within a sample until it lasts about this long.
+    seed : int
+        Seed of inputs and of the bootstrap.
+    cache : {"hot", "cold"}
+        ``cold`` evicts the caches before every sample, which then holds a single call.
+    """
+
+    warmup: int = 2
+    min_samples: int = 9
+    max_samples: int = 200
+    relative_half_width: float = 0.02
+    confidence: float = 0.95
+    max_seconds: float = 5.0
+    min_sample_seconds: float = 0.002
+    seed: int = 1
+    cache: str = "hot"
+
+    @classmethod
+    def from_dict(cls, values: dict) -> Protocol:
+        """The protocol of a spec; keys that steer the plan (repeats) and not the timing are left out."""
+        names = {entry.name for entry in fields(cls)}
+        return cls(**{key: value for key, value in values.items() if key in names})
+
+    def as_dict(self) -> dict:
+        return asdict(self)
+
+
+@dataclass
+class Timing:
+    """What was seen of one method; all lists have the same length.
+
+    ``samples`` are seconds per call, the slowest rank's; ``starts`` seconds since the point's first sample;
+    ``compute`` and ``communication`` the slowest rank's share of each.
+    """
+
+    samples: list[float] = field(default_factory=list)
+    starts: list[float] = field(default_factory=list)
+    compute: list[float] = field(default_factory=list)
+    communication: list[float] = field(default_factory=list)
+    calls_per_sample: int = 1
+    seconds_spent: float = 0.0
+    converged: bool = False
+
+
+Stages = Sequence[tuple[str, Callable[[], None]]]
+
+
+class Sampler:
+    """Samples several methods in turn, A B C A B C ..., until each has converged or spent its budget.
+
+    Parameters
+    ----------
+    protocol : Protocol
+    team : Team
+        Every rank runs the same sampler on the same methods.
+    evict : callable, optional
+        Empties the caches; called before every sample of a cold protocol.
+    clock : callable
+        Seconds, monotonic.
+    """
+
+    def __init__(
+        self,
+        protocol: Protocol,
+        team: Team,
+        evict: Callable[[], None] | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ):
+        self.protocol, self.team, self.clock = protocol, team, clock
+        self.evict = evict if protocol.cache == "cold" else None
+
+    def run(self, contenders: dict[str, Stages]) -> dict[str, Timing]:
+        """Time every contender; returns its timing by name."""
+        timings = {name: self._warm_up(stages) for name, stages in contenders.items()}
+        origin = self.clock()
+        while self.team.agree(any(self._wants_more(timing) for timing in timings.values())):
+            for name, stages in contenders.items():
+                if self.team.agree(self._has_budget(timings[name])):
+                    self._sample(stages, timings[name], origin)
+        for timing in timings.values():
+            timing.converged = self._is_narrow(timing.samples)
+        return timings
+
+    def _warm_up(self, stages: Stages) -> Timing:
+        seconds = [self._once(stages, 1)[0] for _ in range(max(1, self.protocol.warmup))]
+        wanted = self.protocol.min_sample_seconds / max(min(seconds), 1e-9)
+        calls = 1 if self.evict else max(1, math.ceil(wanted))
+        return Timing(calls_per_sample=self.team.agree(calls))
+
+    def _sample(self, stages: Stages, timing: Timing, origin: float) -> None:
+        if self.evict:
+            self.evict()
+        start = self.clock() - origin
+        seconds, compute, communication = self._once(stages, timing.calls_per_sample)
+        timing.samples.append(seconds)
+        timing.starts.append(max(start, 0.0))
+        timing.compute.append(compute)
+        timing.communication.append(communication)
+        timing.seconds_spent += seconds * timing.calls_per_sample
+        timing.converged = timing.converged or self._has_converged(timing.samples)
+
+    def _once(self, stages: Stages, calls: int) -> tuple[float, float, float]:
+        """Seconds per call (whole, computing, communicating), each the maximum over the ranks."""
+        spent = {"compute": 0.0, "communication": 0.0}
+        self.team.barrier()
+        begin = self.clock()
+        for _ in range(calls):
+            before = self.clock()
+            for name, stage in stages:
+                stage()
+                after = self.clock()
+                spent[name] += after - before
+                before = after
+        whole = self.clock() - begin
+        slowest = self.team.maximum(np.array([whole, spent["compute"], spent["communication"]]) / calls)
+        return tuple(float(value) for value in slowest)
+
+    def _has_budget(self, timing: Timing) -> bool:
+        count = len(timing.samples)
+        within = timing.seconds_spent < self.protocol.max_seconds and count < self.protocol.max_samples
+        return count < FEWEST_SAMPLES or within
+
+    def _wants_more(self, timing: Timing) -> bool:
+        return self._has_budget(timing) and not timing.converged
+
+    def _has_converged(self, samples: list[float]) -> bool:
+        """Whether to stop; looked at on every tenth of the count, since it costs a bootstrap."""
+        count = len(samples)
+        return count % max(1, count // 10) == 0 and self._is_narrow(samples)
+
+    def _is_narrow(self, samples: list[float]) -> bool:
+        if len(samples) < self.protocol.min_samples:
+            return False
+        interval = median_interval(samples, self.protocol.confidence, self.protocol.seed)
+        return interval.relative_half_width <= self.protocol.relative_half_width

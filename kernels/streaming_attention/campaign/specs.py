@@ -1,0 +1,69 @@
+"""What each job of a campaign is told, as JSON: enough to repeat it without the config or the workflow."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from streaming_attention.machine.layout import Layout
+
+_TWO_THREADS = Layout(threads=2, binding="none")
+_TWO_RANKS = Layout(ranks_per_socket=2, binding="none")
+"""The gate and the compiler need no cores of their own: they judge results and warm caches, they time nothing."""
+
+
+def gate_spec(campaign, method: str, dtype: str, mode: str) -> dict:
+    """The gate's job for one method: every set of options that the campaign uses, over threads or over ranks."""
+    layout = _TWO_RANKS if mode == "ranks" else _TWO_THREADS
+    chosen = {
+        choice.label: choice.options for point in campaign.points for choice in point.methods if choice.method == method
+    }
+    return {
+        "id": f"gate-{method}-{dtype}-{mode}",
+        "campaign": campaign.name,
+        "method": method,
+        "dtype": dtype,
+        "mode": mode,
+        "options": [chosen[label] for label in sorted(chosen)],
+        "layout": layout.as_dict(),
+    }
+
+
+def compile_spec(campaign, method: str, dtype: str) -> dict:
+    """The compile job of one method in one precision."""
+    return {
+        "id": f"compile-{method}-{dtype}",
+        "campaign": campaign.name,
+        "method": method,
+        "dtype": dtype,
+        "layout": _TWO_THREADS.as_dict(),
+    }
+
+
+def ceilings_spec(campaign, layout: Layout) -> dict:
+    """The job that measures the ceilings of one layout."""
+    return {
+        "id": f"ceilings-{layout.slug}",
+        "campaign": campaign.name,
+        "layout": replace(layout).as_dict(),
+        "protocol": campaign.protocol.as_dict(),
+    }
+
+
+def environment_spec(campaign) -> dict:
+    """The job that describes the machine it runs on."""
+    return {"id": "environment", "campaign": campaign.name, "layout": Layout(binding="none").as_dict()}
+
+
+def from_record(record: dict) -> dict:
+    """The job that a record came from, to be run again."""
+    keys = {
+        "attention": ("workload", "layout", "repeat", "protocol", "predicted_seconds"),
+        "ceilings": ("layout", "protocol"),
+        "gate": ("method", "dtype", "mode", "options", "layout"),
+        "compile": ("method", "dtype", "layout"),
+        "environment": ("layout",),
+    }[record["kind"]]
+    job = {key: record[key] for key in ("id", "campaign", *keys)}
+    if record["kind"] == "attention":
+        job["methods"] = [{key: entry[key] for key in ("method", "options", "label")} for entry in record["methods"]]
+    return job

@@ -1,0 +1,57 @@
+"""Compile a method ahead of the measurements, so that every job finds its kernels in the JIT cache."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+from streaming_attention.campaign.environment import describe_job, now
+from streaming_attention.campaign.jit import compile_timer
+from streaming_attention.distributed.team import Team
+from streaming_attention.inputs import make_inputs
+from streaming_attention.registry import METHODS
+from streaming_attention.workload import Workload
+
+_SMALL = Workload("compile", heads=2, kv_heads=1, queries=64, keys=64, head_dim=64, causal=True)
+SHAPES = (_SMALL, replace(_SMALL, queries=1, causal=False), replace(_SMALL, keys=8192, queries=1))
+"""One problem for each code path: rows over threads, one query, keys split over threads."""
+
+
+def compile_method(job: dict, team: Team, variables: dict) -> dict:
+    """Run every code path of a method once and return the compile record, unsealed.
+
+    ``jit_seconds`` is what Numba spent compiling (0 when the cache had it all), ``cached_seconds`` the rest of the
+    first calls: loading from the cache, importing, running.
+    """
+    begin, started = time.perf_counter(), now()
+    method = METHODS[job["method"]]
+    missing = method.available()
+    kernels, jit_seconds, seconds = (None, None, None) if missing else _compile(job)
+    return {
+        "schema": 1,
+        "kind": "compile",
+        **{key: job[key] for key in ("id", "campaign", "method", "dtype", "layout", "log", "repeat_command")},
+        "started": started,
+        "seconds": time.perf_counter() - begin,
+        "environment": describe_job(team, variables),
+        "sources_digest": method.digest(),
+        "status": "infeasible" if missing else "passed",
+        "reason": missing,
+        "jit_seconds": jit_seconds,
+        "cached_seconds": seconds,
+        "kernel": kernels,
+    }
+
+
+def _compile(job: dict) -> tuple[str, float, float]:
+    kernels, begin = [], time.perf_counter()
+    with compile_timer() as durations:
+        for shape in SHAPES:
+            inputs = make_inputs(replace(shape, dtype=job["dtype"]), seed=1)
+            prepared = METHODS[job["method"]].load(1)(inputs, job["layout"]["threads"], None, {})
+            for _, stage in prepared.stages:
+                stage()
+            kernels.append(prepared.kernel)
+            prepared.close()
+    jit_seconds = sum(durations)
+    return ", ".join(dict.fromkeys(kernels)), jit_seconds, time.perf_counter() - begin - jit_seconds
