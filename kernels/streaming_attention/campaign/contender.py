@@ -107,12 +107,6 @@ def describe_error(verdict: dict) -> str:
     )
 
 
-def call_once(contender: Contender) -> None:
-    """Compute once, all stages in order."""
-    for _, stage in contender.prepared.stages:
-        stage()
-
-
 def _check_admission(contender: Contender, ring: Ring) -> None:
     method, workload = contender.method, ring.inputs.workload
     if method.name in ring.refused:
@@ -154,8 +148,7 @@ def _scout(contender: Contender, ring: Ring) -> None:
 def _run(contender: Contender, inputs: Inputs, ring: Ring) -> float:
     prepared = _load(contender, inputs, ring)
     begin = time.perf_counter()
-    for _, stage in prepared.stages:
-        stage()
+    prepared.run()
     seconds = time.perf_counter() - begin
     prepared.close()
     return seconds
@@ -173,7 +166,7 @@ def _prepare(contender: Contender, ring: Ring) -> None:
     contender.prepared = _load(contender, ring.inputs, ring)
     contender.kernel = contender.prepared.kernel
     with compile_timer() as durations:
-        call_once(contender)
+        contender.prepared.run()
     contender.jit_seconds += sum(durations)
     peak = memory.peak_bytes()
     contender.memory = _memory(contender, ring, None if before is None or peak is None else peak - before)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 
 from streaming_attention import models
-from streaming_attention.bandwidth.evict import Evictor
+from streaming_attention.bandwidth import stream
 from streaming_attention.campaign.accuracy import Examiner
-from streaming_attention.campaign.contender import Contender, Refused, Ring, call_once, enter, examine
+from streaming_attention.campaign.ceilings import stream_elements
+from streaming_attention.campaign.contender import Contender, Refused, Ring, enter, examine
 from streaming_attention.campaign.environment import describe_job, now
 from streaming_attention.campaign.protocol import Protocol, Sampler
 from streaming_attention.distributed.team import Team
@@ -68,12 +69,17 @@ def _make_ring(spec: dict, team: Team) -> Ring:
 
 def _time(contenders: list[Contender], ring: Ring) -> None:
     running = {contender.choice.label: contender for contender in contenders if contender.status == "passed"}
-    evict = Evictor() if ring.protocol.cache == "cold" else None
+    evict = _evictor(ring) if ring.protocol.cache == "cold" else None
     timings = Sampler(ring.protocol, ring.team, evict).run(
         {label: contender.prepared.stages for label, contender in running.items()}
     )
     for label, contender in running.items():
         contender.timing = timings[label]
+
+
+def _evictor(ring: Ring):
+    """A call that reads as much as fills every cache in use several times over."""
+    return stream.prepare_stream("read", stream_elements(ring.team), ring.layout.threads)
 
 
 def _check_again(contenders: list[Contender], ring: Ring) -> None:
@@ -85,7 +91,7 @@ def _check_again(contenders: list[Contender], ring: Ring) -> None:
     if ring.team.rank == 0:
         ring.examiner.renew(ring.protocol.seed + 1)
     for contender in running:
-        call_once(contender)
+        contender.prepared.run()
         try:
             examine(contender, ring, "error_after")
         except Refused as refusal:

@@ -90,8 +90,7 @@ def _verdict(workload: Workload, choice: Choice, threads: int, team: Team) -> di
     inputs = make_inputs(workload, seed=1, rank=team.rank, ranks=team.size)
     prepare = METHODS[choice.method].load(team.size)
     prepared = prepare(inputs, threads, team.comm, choice.options)
-    for _, stage in prepared.stages:
-        stage()
+    prepared.run()
     verdict = Examiner(workload, seed=1).judge(prepared.output) if team.rank == 0 else None
     prepared.close()
     return verdict

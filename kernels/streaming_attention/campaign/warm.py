@@ -49,8 +49,7 @@ def _compile(job: dict) -> tuple[str, float, float]:
         for shape in SHAPES:
             inputs = make_inputs(replace(shape, dtype=job["dtype"]), seed=1)
             prepared = METHODS[job["method"]].load(1)(inputs, job["layout"]["threads"], None, {})
-            for _, stage in prepared.stages:
-                stage()
+            prepared.run()
             kernels.append(prepared.kernel)
             prepared.close()
     jit_seconds = sum(durations)
