@@ -322,7 +322,7 @@ def test_what_is_wrong_is_said_in_one_line(load, changes, key, problem, allowed)
 
 
 def test_of_several_errors_the_first_in_the_file_is_told(load):
-    with pytest.raises(ConfigError, match="workloads.query.heads"):
+    with pytest.raises(ConfigError, match=r"workloads\.query\.heads is 0"):
         load({"workloads.query.heads": 0, f"{SWEEP}.keys": 0, "report": {"titel": 1}})
 
 
@@ -340,8 +340,8 @@ JUNK = st.recursive(
     max_leaves=5,
 )
 PLACES = [
-    "campaign", "machine", "protocol", "protocol.warmup", "workloads", "workloads.query", "workloads.query.heads", "sweeps",
-    SWEEP, f"{SWEEP}.keys", f"{SWEEP}.layout", f"{SWEEP}.layout.threads", f"{SWEEP}.methods", f"{SWEEP}.zip",
+    "campaign", "machine", "protocol", "protocol.warmup", "workloads", "workloads.query", "workloads.query.heads",
+    "sweeps", SWEEP, f"{SWEEP}.keys", f"{SWEEP}.layout", f"{SWEEP}.layout.threads", f"{SWEEP}.methods", f"{SWEEP}.zip",
     f"{SWEEP}.exclude", f"{SWEEP}.repeats", "report", "report.compare",
 ]  # fmt: skip
 

@@ -14,7 +14,7 @@ from streaming_attention.campaign.point import FEWEST_SAMPLES, NOT_OF_A_JOB
 from streaming_attention.campaign.protocol import FEWEST_SAMPLES as FEWEST_OF_THE_SAMPLER
 from streaming_attention.campaign.protocol import Protocol
 from streaming_attention.campaign.schema import check, read_schema, with_defaults
-from streaming_attention.campaign.sweep import LAYOUT_AXES, WORKLOAD_AXES, WORDS
+from streaming_attention.campaign.sweep import LAYOUT_AXES, WORDS, WORKLOAD_AXES
 from streaming_attention.machine.layout import BINDINGS
 from streaming_attention.machine.topology import Machine
 from streaming_attention.workload import DTYPES, Workload
@@ -119,5 +119,5 @@ def test_every_config_of_the_project_loads(path):
 
 
 def test_without_the_schema_the_error_names_it(tmp_path):
-    with pytest.raises(ConfigError, match="nowhere.json"):
+    with pytest.raises(ConfigError, match=r"nowhere\.json"):
         read_schema(tmp_path / "nowhere.json")
