@@ -1,8 +1,8 @@
 """Attention as two matrix products: what one writes with a BLAS at hand.
 
 For every K/V head, the queries of all heads that share it are the rows of one product with K, so K and V are never
-copied for a group. The scores stand in memory whole; a softmax over their rows, threaded like the products, lies between.
-Causal attention computes all scores and drops those that are not seen, as BLAS has no triangular shape for it.
+copied for a group. The scores stand in memory whole; a softmax over their rows, threaded like the products, lies
+between. Causal attention computes all scores and drops those that are not seen, as BLAS has no triangular shape for it.
 
 The bits may depend on the number of threads: the BLAS decides in which order it sums. A NaN or infinity in V reaches
 also the causal rows that don't see its key, since their weight of 0 times NaN is NaN.
