@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
+from streaming_attention.machine.topology import siblings_last
+
 
 class BindingError(RuntimeError):
     """The cores a layout asks for are not there, or ranks share a core."""
@@ -32,7 +34,8 @@ def share_of_rank(
     Parameters
     ----------
     sockets : sequence
-        ``sockets[socket][core]`` are the CPUs of one core, as :func:`streaming_attention.machine.topology.socket_cores`.
+        ``sockets[socket][core]`` are the CPUs of one core, as :func:`~streaming_attention.machine.topology.socket_cores`
+        gives them.
     sockets_in_use, ranks_per_socket, threads : int
         The layout's numbers.
     local_rank : int
