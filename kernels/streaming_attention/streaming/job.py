@@ -1,0 +1,38 @@
+"""What a kernel is told: one record of addresses, strides in bytes and numbers, filled per call.
+
+Kernels take its address, not arrays: Numba then compiles one version of a kernel whatever the arrays' layouts, and a
+call costs one record instead of the unboxing of each array.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import types
+from numba.extending import intrinsic
+from numba.np.numpy_support import from_dtype
+
+_ADDRESSES = ["q", "k", "v", "o", "lse"]
+_STRIDES = [f"{tensor}_{axis}" for tensor in "qkvo" for axis in ("batch", "head", "token", "dim")]
+_SIZES = ["batch", "heads", "kv_heads", "queries", "keys", "head_dim"]
+_VIEW = ["offset", "left", "right"]
+
+JOB = np.dtype([(name, np.int64) for name in (*_ADDRESSES, *_STRIDES, *_SIZES, *_VIEW, "strips")] + [("scale", "f8")])
+"""Fields of the record.
+
+* Addresses (``lse`` may be 0: not wanted) and strides in bytes, in the order (batch, head, token, dim).
+* ``offset``, ``left``, ``right``: query i stands at key ``i + offset`` and sees `left` keys before and `right` after it.
+* ``strips``: strips of query rows in one task.
+* ``scale``: factor on the logits, times log2(e).
+"""
+
+_RECORD = from_dtype(JOB)
+
+
+@intrinsic
+def job_at(typingctx, address):
+    """The record at an address."""
+
+    def codegen(context, builder, _signature, args):
+        return builder.inttoptr(args[0], context.get_value_type(_RECORD))
+
+    return _RECORD(types.int64), codegen
