@@ -9,7 +9,7 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from .vectors import F32, I32, I64, emit_load, emit_pointer, emit_store, llvm_call
+from .vectors import F32, I32, I64, emit_load, emit_pointer, emit_prefetch, emit_store, llvm_call
 
 VOID = ir.VoidType()
 
@@ -70,8 +70,7 @@ def prefetch(typingctx, address):
     """Ask for the cache line at `address` in every cache level. Any address will do: a bad one is ignored."""
 
     def codegen(context, builder, _signature, args):
-        byte = emit_pointer(builder, args[0], ir.IntType(8))
-        llvm_call(builder, "llvm.prefetch.p0", VOID, byte, I32(0), I32(3), I32(1))
+        emit_prefetch(builder, args[0])
         return context.get_dummy_value()
 
     return types.void(types.int64), codegen

@@ -24,23 +24,27 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from .vectors import F32, I64, emit_constant, emit_fma, emit_load, emit_splat, emit_store
+from .vectors import F32, I64, LINE, emit_constant, emit_fma, emit_load, emit_prefetch, emit_splat, emit_store
+
+FULL = 0
+"""As many rows as the ISA has registers for."""
 
 
 @intrinsic(prefer_literal=True)
 def multiply_tile(
-    typingctx, isa, vectors, a, row_stride, k_stride, valid_rows, b, b_stride, steps, c, c_stride, accumulate
+    typingctx, isa, rows, vectors, a, row_stride, k_stride, valid, b, b_stride, steps, c, c_stride, accumulate, ahead
 ):
-    """One register tile, ``isa.rows`` by `vectors` vectors.
+    """One register tile, `rows` by `vectors` vectors.
 
     Parameters
     ----------
     isa : Isa
-    vectors : literal int
-        1 .. ``isa.vectors``.
+    rows, vectors : literal int
+        ``rows * vectors + vectors + 1`` registers are used; `rows` = :data:`FULL` means ``isa.rows``, which fills
+        them with ``isa.vectors``.
     a, row_stride, k_stride : int
         Address of ``A[0, 0]``, and bytes from a row and from a step to the next.
-    valid_rows : int
+    valid : int
         Rows of A that exist, at least 1. The others read the last valid row again, so nothing beyond it is touched;
         C has room for all rows all the same.
     b, b_stride : int
@@ -51,21 +55,23 @@ def multiply_tile(
         Address of ``C[0, 0]``; bytes from a row to the next.
     accumulate : literal bool
         Add to C, or overwrite it.
+    ahead : int, or literal 0
+        Prefetch memory this many bytes after each row of B; 0 for none.
     """
-    shape = isa.isa.rows, vectors.literal_value
+    shape = rows.literal_value or isa.isa.rows, vectors.literal_value
     adds = bool(accumulate.literal_value)
-    integer = types.int64
-    result = types.void(isa, vectors, *[integer] * 9, accumulate)
+    prefetches = not (isinstance(ahead, types.IntegerLiteral) and ahead.literal_value == 0)
+    result = types.void(isa, rows, vectors, *[types.int64] * 9, accumulate, types.int64)
 
     def codegen(context, builder, signature, args):
-        _, _, a, row_stride, k_stride, valid, b, b_stride, steps, c, c_stride, _ = args
+        _, _, _, a, row_stride, k_stride, valid, b, b_stride, steps, c, c_stride, _, ahead = args
         rows = _row_addresses(builder, a, row_stride, valid, shape[0])
         out = [builder.add(c, builder.mul(c_stride, I64(row))) for row in range(shape[0])]
         if adds:
             start = [[_lane_load(builder, isa, address, v) for v in range(shape[1])] for address in out]
         else:
             start = [[emit_constant(isa.vector, 0.0)] * shape[1]] * shape[0]
-        sums = _emit_k_loop(builder, isa, shape, rows, k_stride, b, b_stride, steps, start)
+        sums = _emit_k_loop(builder, isa, shape, rows, k_stride, b, b_stride, steps, start, ahead if prefetches else None)
         for address, row in zip(out, sums, strict=True):
             for v, value in enumerate(row):
                 emit_store(builder, value, _lane_address(builder, isa, address, v))
@@ -92,7 +98,7 @@ def _lane_load(builder, isa, address, v: int):
     return emit_load(builder, _lane_address(builder, isa, address, v), isa.vector)
 
 
-def _emit_k_loop(builder, isa, shape, rows, k_stride, b, b_stride, steps, start) -> list[list]:
+def _emit_k_loop(builder, isa, shape, rows, k_stride, b, b_stride, steps, start, ahead) -> list[list]:
     """The loop over k with its accumulators in phi nodes; returns them."""
     before = builder.basic_block
     head, body, done = (builder.append_basic_block(f"tile.{name}") for name in ("head", "body", "done"))
@@ -107,6 +113,9 @@ def _emit_k_loop(builder, isa, shape, rows, k_stride, b, b_stride, steps, start)
 
     builder.position_at_end(body)
     columns = [_lane_load(builder, isa, b_address, v) for v in range(shape[1])]
+    if ahead is not None:
+        for offset in range(0, shape[1] * isa.isa.lanes * 4, LINE):
+            emit_prefetch(builder, builder.add(builder.add(b_address, ahead), I64(offset)))
     for r, address in enumerate(rows):
         scalar = emit_load(builder, builder.add(address, a_offset), F32)
         broadcast = emit_splat(builder, isa.vector, scalar)

@@ -14,7 +14,9 @@ from numba.core.imputils import lower_builtin
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import intrinsic, models, register_model
 
-F32, I32, I64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
+F32, I8, I32, I64 = ir.FloatType(), ir.IntType(8), ir.IntType(32), ir.IntType(64)
+LINE = 64
+"""Bytes of a cache line, for prefetching."""
 
 
 class Vector(types.Type):
@@ -76,6 +78,11 @@ def emit_fma(builder, a, b, c):
 def emit_max(builder, a, b):
     """The larger; `b` where either is NaN, so that the second operand decides what a NaN does."""
     return builder.select(builder.fcmp_ordered(">", a, b), a, b)
+
+
+def emit_prefetch(builder, address):
+    """Ask for the cache line at `address`, in every cache level. A bad address is ignored."""
+    llvm_call(builder, "llvm.prefetch.p0", ir.VoidType(), emit_pointer(builder, address, I8), I32(0), I32(3), I32(1))
 
 
 # --- what jitted code calls --------------------------------------------------------------------------------------
@@ -156,6 +163,14 @@ def keep_between(typingctx, vector, first, last, position, other):
         return builder.select(inside, args[0], args[4])
 
     return vector(vector, vector, vector, types.int64, vector), codegen
+
+
+@intrinsic
+def first_lane(typingctx, vector):
+    def codegen(_context, builder, _signature, args):
+        return builder.extract_element(args[0], I32(0))
+
+    return types.float32(vector), codegen
 
 
 @intrinsic

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from functools import cache
+import struct
 
 import numpy as np
-from numba import types
 
+from streaming_attention.simd.compiled import address_of
+from streaming_attention.simd.convert import BF16, FP16, FP32, INT8
 from streaming_attention.simd.isa import Isa, select_isa
-from streaming_attention.streaming import pool, prefill
+from streaming_attention.streaming import decode, pool, prefill
 from streaming_attention.streaming.job import JOB
 
 UNBOUNDED = 2**40
@@ -20,15 +21,6 @@ STRIPS = 4
 
 AXES = {"bhtd": (0, 1, 2, 3), "bthd": (0, 2, 1, 3)}
 """Axes of (batch, head, token, dim) by layout."""
-
-
-@cache
-def kernel_address(kernel, isa: Isa) -> int:
-    """Address of a compiled ``kernel(isa, job, task, scratch)``; compiles it, or loads it from Numba's cache."""
-    from numba import typeof
-
-    compiled = kernel.get_compile_result(types.void(typeof(isa), types.int64, types.int64, types.int64))
-    return compiled.library.get_pointer_to_function(compiled.fndesc.llvm_cfunc_wrapper_name)
 
 
 def run_prefill(q, k, v, out, lse=None, *, causal=False, scale=None, window=(None, None), threads=1, layout="bhtd", isa=None):
@@ -53,24 +45,85 @@ def run_prefill(q, k, v, out, lse=None, *, causal=False, scale=None, window=(Non
         The best of this CPU unless given.
     """
     isa = isa or select_isa()
-    b, h, t, d = AXES[layout]
-    qs, ks, vs, os = q.strides, k.strides, v.strides, out.strides
-    batch, heads, queries, head_dim = q.shape[b], q.shape[h], q.shape[t], q.shape[d]
-    kv_heads, keys = k.shape[h], k.shape[t]
+    job = _describe(q, k, v, out, lse, causal, scale, window, AXES[layout])
+    rows = job["queries"] * (job["heads"] // job["kv_heads"])
+    heads = job["batch"] * job["kv_heads"]
+    job["strips"] = strips = min(STRIPS, max(1, heads * rows // (isa.width * threads * 4)))
+    tasks = heads * -(-rows // (strips * isa.width))
+    scratch = prefill.scratch_bytes(isa, job["head_dim"], strips)
+    _launch(isa, prefill.prefill_task, job, tasks, threads, scratch)
+
+
+def run_decode(
+    q, k, v, out, lse=None, *, causal=True, scale=None, window=(None, None), threads=1, layout="bhtd", isa=None,
+    k_scale=None, v_scale=None, block_table=None, seqlens=None, storage=None,
+):
+    """Attention of few queries over many keys, into `out`.
+
+    Parameters are those of :func:`run_prefill`, and
+
+    Parameters
+    ----------
+    k, v : ndarray, float32, float16, int8, or uint16 holding bfloat16
+        With `block_table`: (pages, page_size, kv_heads, head_dim), ``page_size`` a multiple of 16.
+    k_scale, v_scale : ndarray, float32, (batch, kv_heads, keys), contiguous, optional
+        Factors of the rows of int8 K and V.
+    block_table : ndarray, int32, (batch, pages of a sequence), optional
+    seqlens : ndarray, int32, (batch,), optional
+        Keys of each batch; all of them unless given.
+    """
+    isa = isa or select_isa()
+    job = _describe(q, k, v, out, lse, causal, scale, window, AXES[layout], block_table)
+    heads, rows = job["batch"] * job["kv_heads"], job["queries"] * (job["heads"] // job["kv_heads"])
+    job["storage"] = STORAGE[k.dtype.char]
+    if block_table is not None:
+        job["table"], job["table_stride"], job["page"] = block_table.ctypes.data, block_table.strides[0], k.shape[1]
+    if seqlens is not None:
+        job["lengths"] = seqlens.ctypes.data
+    if k_scale is not None:
+        job["k_scale"], job["v_scale"] = k_scale.ctypes.data, v_scale.ctypes.data
+    job["splits"] = splits = max(1, -(-job["keys"] // decode.SPLIT))
+    if splits > 1:
+        width = -(-job["head_dim"] // isa.lanes) * isa.lanes
+        partial = np.empty(heads * splits * rows * (width + 2), np.float32)
+        counters = np.zeros(heads, np.int64)
+        job["partial"], job["counters"] = partial.ctypes.data, counters.ctypes.data
+    scratch = decode.scratch_bytes(isa, job["head_dim"], rows)
+    _launch(isa, decode.decode_task, job, heads * splits, threads, scratch)
+
+
+STORAGE = {"f": FP32, "H": BF16, "e": FP16, "b": INT8}
+"""How K and V are stored, by the dtype's character; uint16 holds bfloat16."""
+
+_PACK = struct.Struct(f"{len(JOB.names) - 1}qd")
+
+
+def _describe(q, k, v, out, lse, causal, scale, window, axes, block_table=None) -> dict:
+    """The fields of a job that every kernel needs, the others 0."""
+    b, h, t, d = axes
+    job = dict.fromkeys(JOB.names, 0)
+    for name, array in (("q", q), ("k", k), ("v", v), ("o", out)):
+        strides = array.strides
+        paged = block_table is not None and name in "kv"
+        order = (0, 2, 1, 3) if paged else axes
+        job[name] = array.ctypes.data
+        for axis, place in zip(("batch", "head", "token", "dim"), order, strict=True):
+            job[f"{name}_{axis}"] = strides[place]
+    job["lse"] = 0 if lse is None else lse.ctypes.data
+    job["batch"], job["heads"], job["queries"], job["head_dim"] = q.shape[b], q.shape[h], q.shape[t], q.shape[d]
+    if block_table is None:
+        job["kv_heads"], job["keys"] = k.shape[h], k.shape[t]
+    else:
+        job["kv_heads"], job["keys"] = k.shape[2], block_table.shape[1] * k.shape[1]
     left, right = window
-    if causal:
-        right = 0
-    rows = queries * (heads // kv_heads)
-    strips = min(STRIPS, max(1, batch * kv_heads * rows // (isa.width * threads * 4)))
-    tasks = batch * kv_heads * -(-rows // (strips * isa.width))
-    job = np.empty(1, JOB)
-    job[0] = (
-        *(q.ctypes.data, k.ctypes.data, v.ctypes.data, out.ctypes.data, 0 if lse is None else lse.ctypes.data),
-        *(qs[b], qs[h], qs[t], qs[d], ks[b], ks[h], ks[t], ks[d]),
-        *(vs[b], vs[h], vs[t], vs[d], os[b], os[h], os[t], os[d]),
-        *(batch, heads, kv_heads, queries, keys, head_dim, keys - queries),
-        *(UNBOUNDED if left is None else left, UNBOUNDED if right is None else right, strips),
-        (head_dim**-0.5 if scale is None else scale) * math.log2(math.e),
-    )
-    address = kernel_address(prefill.prefill_task, isa)
-    pool.launch(isa, address, job.ctypes.data, tasks, threads, prefill.scratch_bytes(isa, head_dim, strips))
+    job["offset"] = job["keys"] - job["queries"]
+    job["left"] = UNBOUNDED if left is None else left
+    job["right"] = 0 if causal else UNBOUNDED if right is None else right
+    job["scale"] = (job["head_dim"] ** -0.5 if scale is None else scale) * math.log2(math.e)
+    return job
+
+
+def _launch(isa, kernel, job: dict, tasks: int, threads: int, scratch: int) -> None:
+    record = np.empty(_PACK.size, np.uint8)
+    _PACK.pack_into(record, 0, *job.values())
+    pool.launch(isa, address_of(kernel, isa, 3), record.ctypes.data, tasks, threads, scratch)

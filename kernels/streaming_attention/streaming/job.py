@@ -11,17 +11,23 @@ from numba import types
 from numba.extending import intrinsic
 from numba.np.numpy_support import from_dtype
 
-_ADDRESSES = ["q", "k", "v", "o", "lse"]
+_ADDRESSES = ["q", "k", "v", "o", "lse", "k_scale", "v_scale", "table", "lengths", "partial", "counters"]
 _STRIDES = [f"{tensor}_{axis}" for tensor in "qkvo" for axis in ("batch", "head", "token", "dim")]
 _SIZES = ["batch", "heads", "kv_heads", "queries", "keys", "head_dim"]
 _VIEW = ["offset", "left", "right"]
+_CUT = ["strips", "splits", "storage", "page", "table_stride"]
 
-JOB = np.dtype([(name, np.int64) for name in (*_ADDRESSES, *_STRIDES, *_SIZES, *_VIEW, "strips")] + [("scale", "f8")])
+JOB = np.dtype([(name, np.int64) for name in (*_ADDRESSES, *_STRIDES, *_SIZES, *_VIEW, *_CUT)] + [("scale", "f8")])
 """Fields of the record.
 
-* Addresses (``lse`` may be 0: not wanted) and strides in bytes, in the order (batch, head, token, dim).
+* Addresses, 0 where a call has no such thing, and strides in bytes, in the order (batch, head, token, dim). Of paged
+  K and V, ``k_batch`` and ``v_batch`` are the strides of pages.
 * ``offset``, ``left``, ``right``: query i stands at key ``i + offset`` and sees `left` keys before and `right` after it.
-* ``strips``: strips of query rows in one task.
+* ``strips``: strips of query rows in one task of prefill; ``splits``: splits of the keys in decode.
+* ``storage``: how K and V are stored, a number of :mod:`..simd.convert`.
+* ``page``: keys of a page; ``table[batch, n]`` (int32, ``table_stride`` bytes between batches) is the page that
+  holds keys ``n * page`` and following. ``lengths[batch]`` (int32): keys of each batch.
+* ``partial``, ``counters``: results of splits, and how many of them each head has.
 * ``scale``: factor on the logits, times log2(e).
 """
 

@@ -21,6 +21,8 @@ import time
 import numpy as np
 from numba import njit
 
+from streaming_attention.simd import jit
+from streaming_attention.simd.compiled import callable_from
 from streaming_attention.simd.memory import (
     atomic_add,
     atomic_load,
@@ -53,12 +55,12 @@ AWAKE, ASLEEP, CALLED = 0, 1, 2
 """Values of SLEEPING; CALLED until the launch that found the helper asleep has released its lock."""
 
 
-@njit(nogil=True, cache=True)
+@jit
 def _word(state, index):
     return state + 8 * index
 
 
-@njit(nogil=True, cache=True)
+@jit
 def _work(isa, state, thread):
     """Claim and run tasks until the ticket has none left for this thread (0 is the caller)."""
     while True:
@@ -76,7 +78,7 @@ def _work(isa, state, thread):
             atomic_add(_word(state, DONE), 1)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, error_model="numpy", cache=True)
 def _help(isa, state, thread):
     """What a helper does between two sleeps."""
     sleeping = _word(state, SLEEPING + PER_THREAD * thread)
@@ -97,7 +99,7 @@ def _help(isa, state, thread):
             idle = 0
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, error_model="numpy", cache=True)
 def _post(isa, state, function, job, tasks, threads):
     """Publish a job; returns how many of its helpers sleep, each marked CALLED."""
     generation = (atomic_load(_word(state, TICKET)) >> 32) + 1
@@ -108,25 +110,25 @@ def _post(isa, state, function, job, tasks, threads):
     store_i64(threads, _word(state, THREADS))
     atomic_store(0, _word(state, DONE))
     atomic_store(generation << 32, _word(state, TICKET))
-    called = 0
+    called = np.int64(0)
     for thread in range(1, threads):
         called += compare_and_swap(_word(state, SLEEPING + PER_THREAD * thread), ASLEEP, CALLED)
-    return called
+    return np.int64(called)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, error_model="numpy", cache=True)
 def _finish(isa, state):
-    """Work on the posted job, then wait for the others' last tasks; False where that takes long."""
+    """Work on the posted job, then wait for the others' last tasks; 0 where that takes long."""
     _work(isa, state, 0)
     tasks = load_i64(_word(state, TASKS))
     for _ in range(PATIENCE):
         if atomic_load(_word(state, DONE)) == tasks:
-            return True
+            return np.int64(1)
         pause()
-    return False
+    return np.int64(0)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, error_model="numpy", cache=True)
 def _run_alone(isa, function, job, tasks, scratch):
     for task in range(tasks):
         call_task(function, isa, job, task, scratch)
@@ -147,6 +149,7 @@ class Pool:
         self._words = self._memory[(self._state - self._memory.ctypes.data) // 8 :]
         self._wakers: list[threading.Lock] = []
         self._scratch = np.empty(0, np.uint8)
+        self._base = 0
 
     def launch(self, isa, kernel: int, job: int, tasks: int, threads: int, scratch_bytes: int) -> None:
         """Run tasks 0 .. `tasks` of a job, on up to `threads` threads; returns when all are done.
@@ -164,22 +167,24 @@ class Pool:
             Memory that each thread needs, page-aligned, its content undefined.
         """
         threads = min(threads, tasks, MAX_THREADS)
+        alone = callable_from(_run_alone, isa, 4)
+        finish = callable_from(_finish, isa, 1, True)
         if not self._lock.acquire(blocking=False):
             memory = np.empty(scratch_bytes + PAGE, np.uint8)
-            _run_alone(isa, kernel, job, tasks, _aligned(memory, PAGE))
+            alone(kernel, job, tasks, _aligned(memory, PAGE))
             return
         try:
             self._reserve(isa, threads, scratch_bytes)
             if threads <= 1:
-                _run_alone(isa, kernel, job, tasks, int(self._words[SCRATCH]))
+                alone(kernel, job, tasks, self._base)
                 return
-            if _post(isa, self._state, kernel, job, tasks, threads):
+            if callable_from(_post, isa, 5, True)(self._state, kernel, job, tasks, threads):
                 self._wake(threads)
-            while not _finish(isa, self._state):
+            while not finish(self._state):
                 time.sleep(0)
         finally:
             # Also after a KeyboardInterrupt: the helpers must be out of the job before its memory goes.
-            while threads > 1 and not _finish(isa, self._state):
+            while threads > 1 and not finish(self._state):
                 pass
             self._lock.release()
 
@@ -194,7 +199,7 @@ class Pool:
         """Have helpers and scratch enough. One page more per thread keeps equal offsets off the same cache sets."""
         if threads * (scratch_bytes + 2 * PAGE) > self._scratch.nbytes:
             self._scratch = np.empty(threads * (scratch_bytes + 2 * PAGE) + PAGE, np.uint8)
-            self._words[SCRATCH] = _aligned(self._scratch, PAGE)
+            self._base = self._words[SCRATCH] = _aligned(self._scratch, PAGE)
         self._words[SCRATCH_BYTES] = -(-scratch_bytes // PAGE) * PAGE + PAGE
         while len(self._wakers) < threads - 1:
             waker = threading.Lock()
@@ -212,7 +217,7 @@ class Pool:
     def _serve(self, isa, thread: int, waker) -> None:
         """A helper's life. `isa` only chooses which compiled copy of the loop runs; jobs bring their own kernels."""
         while not self._words[CLOSED]:
-            _help(isa, self._state, thread)
+            callable_from(_help, isa, 2)(self._state, thread)
             waker.acquire()
 
 

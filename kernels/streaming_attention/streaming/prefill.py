@@ -20,7 +20,7 @@ from streaming_attention.simd import jit
 from streaming_attention.simd.exp2 import exp2
 from streaming_attention.simd.isa import lanes, tile_rows, width
 from streaming_attention.simd.memory import load_f32, load_i64, store_f32, store_i32, store_i64
-from streaming_attention.simd.tile import multiply_tile
+from streaming_attention.simd.tile import FULL, multiply_tile
 from streaming_attention.simd.transpose import gather_block, scatter_block
 from streaming_attention.simd.vectors import any_greater, fma, keep_between, load, maximum, splat, store
 from streaming_attention.streaming.job import job_at
@@ -94,11 +94,11 @@ def _scores(isa, job, vectors, k, keys, q, scores):
     for j in range(0, keys, step):
         a, c, valid = k + j * job.k_token, scores + j * unit, min(step, keys - j)
         if vectors == 3:
-            multiply_tile(isa, 3, a, job.k_token, job.k_dim, valid, q, unit, job.head_dim, c, unit, False)
+            multiply_tile(isa, FULL, 3, a, job.k_token, job.k_dim, valid, q, unit, job.head_dim, c, unit, False, 0)
         elif vectors == 2:
-            multiply_tile(isa, 2, a, job.k_token, job.k_dim, valid, q, unit, job.head_dim, c, unit, False)
+            multiply_tile(isa, FULL, 2, a, job.k_token, job.k_dim, valid, q, unit, job.head_dim, c, unit, False, 0)
         else:
-            multiply_tile(isa, 1, a, job.k_token, job.k_dim, valid, q, unit, job.head_dim, c, unit, False)
+            multiply_tile(isa, FULL, 1, a, job.k_token, job.k_dim, valid, q, unit, job.head_dim, c, unit, False, 0)
 
 
 @jit
@@ -108,11 +108,11 @@ def _accumulate(isa, job, vectors, v, keys, weights, output):
     for dim in range(0, job.head_dim, step):
         a, c, valid = v + dim * job.v_dim, output + dim * unit, min(step, job.head_dim - dim)
         if vectors == 3:
-            multiply_tile(isa, 3, a, job.v_dim, job.v_token, valid, weights, unit, keys, c, unit, True)
+            multiply_tile(isa, FULL, 3, a, job.v_dim, job.v_token, valid, weights, unit, keys, c, unit, True, 0)
         elif vectors == 2:
-            multiply_tile(isa, 2, a, job.v_dim, job.v_token, valid, weights, unit, keys, c, unit, True)
+            multiply_tile(isa, FULL, 2, a, job.v_dim, job.v_token, valid, weights, unit, keys, c, unit, True, 0)
         else:
-            multiply_tile(isa, 1, a, job.v_dim, job.v_token, valid, weights, unit, keys, c, unit, True)
+            multiply_tile(isa, FULL, 1, a, job.v_dim, job.v_token, valid, weights, unit, keys, c, unit, True, 0)
 
 
 @jit
