@@ -24,6 +24,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
+from .convert import emit_widening_load
 from .vectors import F32, I64, LINE, emit_constant, emit_fma, emit_load, emit_prefetch, emit_splat, emit_store
 
 FULL = 0
@@ -32,13 +33,16 @@ FULL = 0
 
 @intrinsic(prefer_literal=True)
 def multiply_tile(
-    typingctx, isa, rows, vectors, a, row_stride, k_stride, valid, b, b_stride, steps, c, c_stride, accumulate, ahead
+    typingctx, isa, storage, rows, vectors, a, row_stride, k_stride, valid, b, b_stride, steps, c, c_stride, accumulate,
+    fetch, fetch_stride,
 ):
     """One register tile, `rows` by `vectors` vectors.
 
     Parameters
     ----------
     isa : Isa
+    storage : Storage
+        Of B; A and C are fp32.
     rows, vectors : literal int
         ``rows * vectors + vectors + 1`` registers are used; `rows` = :data:`FULL` means ``isa.rows``, which fills
         them with ``isa.vectors``.
@@ -55,23 +59,23 @@ def multiply_tile(
         Address of ``C[0, 0]``; bytes from a row to the next.
     accumulate : literal bool
         Add to C, or overwrite it.
-    ahead : int, or literal 0
-        Prefetch memory this many bytes after each row of B; 0 for none.
+    fetch, fetch_stride : int
+        Prefetch meanwhile, row by row of B, as many bytes at this address; bytes to the next. Literal 0 for none.
     """
     shape = rows.literal_value or isa.isa.rows, vectors.literal_value
     adds = bool(accumulate.literal_value)
-    prefetches = not (isinstance(ahead, types.IntegerLiteral) and ahead.literal_value == 0)
-    result = types.void(isa, rows, vectors, *[types.int64] * 9, accumulate, types.int64)
+    prefetches = not (isinstance(fetch, types.IntegerLiteral) and fetch.literal_value == 0)
+    result = types.void(isa, storage, rows, vectors, *[types.int64] * 9, accumulate, types.int64, types.int64)
 
     def codegen(context, builder, signature, args):
-        _, _, _, a, row_stride, k_stride, valid, b, b_stride, steps, c, c_stride, _, ahead = args
+        _, _, _, _, a, row_stride, k_stride, valid, b, b_stride, steps, c, c_stride, _, fetch, fetch_stride = args
         rows = _row_addresses(builder, a, row_stride, valid, shape[0])
         out = [builder.add(c, builder.mul(c_stride, I64(row))) for row in range(shape[0])]
         if adds:
             start = [[_lane_load(builder, isa, address, v) for v in range(shape[1])] for address in out]
         else:
             start = [[emit_constant(isa.vector, 0.0)] * shape[1]] * shape[0]
-        sums = _emit_k_loop(builder, isa, shape, rows, k_stride, b, b_stride, steps, start, ahead if prefetches else None)
+        sums = _emit_k_loop(builder, isa, shape, rows, k_stride, b, b_stride, steps, start, storage.storage, (fetch, fetch_stride) if prefetches else None)
         for address, row in zip(out, sums, strict=True):
             for v, value in enumerate(row):
                 emit_store(builder, value, _lane_address(builder, isa, address, v))
@@ -98,7 +102,7 @@ def _lane_load(builder, isa, address, v: int):
     return emit_load(builder, _lane_address(builder, isa, address, v), isa.vector)
 
 
-def _emit_k_loop(builder, isa, shape, rows, k_stride, b, b_stride, steps, start, ahead) -> list[list]:
+def _emit_k_loop(builder, isa, shape, rows, k_stride, b, b_stride, steps, start, storage, fetch) -> list[list]:
     """The loop over k with its accumulators in phi nodes; returns them."""
     before = builder.basic_block
     head, body, done = (builder.append_basic_block(f"tile.{name}") for name in ("head", "body", "done"))
@@ -112,10 +116,12 @@ def _emit_k_loop(builder, isa, shape, rows, k_stride, b, b_stride, steps, start,
     builder.cbranch(builder.icmp_signed("<", k, steps), body, done)
 
     builder.position_at_end(body)
-    columns = [_lane_load(builder, isa, b_address, v) for v in range(shape[1])]
-    if ahead is not None:
-        for offset in range(0, shape[1] * isa.isa.lanes * 4, LINE):
-            emit_prefetch(builder, builder.add(builder.add(b_address, ahead), I64(offset)))
+    places = [builder.add(b_address, I64(storage.size * isa.isa.lanes * v)) for v in range(shape[1])]
+    columns = [emit_widening_load(builder, storage, place, isa.vector) for place in places]
+    if fetch:
+        row = builder.add(fetch[0], builder.mul(k, fetch[1]))
+        for offset in range(0, storage.size * isa.isa.lanes * shape[1], LINE):
+            emit_prefetch(builder, builder.add(row, I64(offset)))
     for r, address in enumerate(rows):
         scalar = emit_load(builder, builder.add(address, a_offset), F32)
         broadcast = emit_splat(builder, isa.vector, scalar)

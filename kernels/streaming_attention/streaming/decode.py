@@ -15,9 +15,10 @@ import numpy as np
 from numba import njit
 
 from streaming_attention.simd import jit
-from streaming_attention.simd.dot import dot_rows
+from streaming_attention.simd.convert import BF16, FP16, FP32, INT8, size_of
+from streaming_attention.simd.dot import KEYS, dot_tile, sum_lanes
 from streaming_attention.simd.exp2 import exp2
-from streaming_attention.simd.isa import lanes
+from streaming_attention.simd.isa import lanes, tile_rows
 from streaming_attention.simd.memory import load_f32, store_f32
 from streaming_attention.simd.tile import multiply_tile
 from streaming_attention.simd.vectors import first_lane, lane_max, lane_sum, load, maximum, splat, store
@@ -44,8 +45,32 @@ SPARE = 3
 
 
 @njit(nogil=True, error_model="numpy", cache=True)
-def decode_task(isa, job_address, task, scratch):
-    """Kernel: one split of one K/V head, for all its query rows."""
+def decode_fp32(isa, job, task, scratch):
+    """Kernel for fp32 K and V."""
+    _decode(isa, FP32, job, task, scratch)
+
+
+@njit(nogil=True, error_model="numpy", cache=True)
+def decode_bf16(isa, job, task, scratch):
+    """Kernel for bfloat16 K and V; arithmetic is fp32, as in all kernels here."""
+    _decode(isa, BF16, job, task, scratch)
+
+
+@njit(nogil=True, error_model="numpy", cache=True)
+def decode_fp16(isa, job, task, scratch):
+    """Kernel for float16 K and V."""
+    _decode(isa, FP16, job, task, scratch)
+
+
+@njit(nogil=True, error_model="numpy", cache=True)
+def decode_int8(isa, job, task, scratch):
+    """Kernel for int8 K and V with a factor per token and head."""
+    _decode(isa, INT8, job, task, scratch)
+
+
+@jit
+def _decode(isa, storage, job_address, task, scratch):
+    """One split of one K/V head, for all its query rows."""
     job = job_at(job_address)
     head, split = task // job.splits, task % job.splits
     rows = job.queries * (job.heads // job.kv_heads)
@@ -61,13 +86,12 @@ def decode_task(isa, job_address, task, scratch):
     stop = min((split + 1) * SPLIT, keys)
     for first in range(split * SPLIT, stop, PANEL):
         count = min(PANEL, stop - first)
-        ahead = PANEL if first + 2 * PANEL <= keys else 0
         if _seen_at_all(job, keys, first, first + count):
-            _score(isa, job, head, first, count, ahead, rows, width, q, scores, stage)
+            _score(isa, storage, job, head, first, count, rows, width, q, scores, stage)
             for row in range(rows):
                 at = scores + 4 * PANEL * row
-                _weigh(isa, job, keys, row, first, at, state + 8 * row, o + 4 * width * row, width)
-            _accumulate(isa, job, head, first, count, ahead, rows, width, scores, o, stage)
+                _weigh(isa, job, head, keys, row, first, at, state + 8 * row, o + 4 * width * row, width)
+            _accumulate(isa, storage, job, head, keys, first, count, rows, width, scores, o, stage)
 
     if job.splits > 1 and not hand_in(isa, job, head, split, rows, width, o, state):
         return
@@ -79,7 +103,7 @@ def decode_task(isa, job_address, task, scratch):
 def scratch_bytes(isa, head_dim: int, rows: int) -> int:
     """Memory that a thread needs: Q, O, state and one panel of scores per row; one panel of widened keys."""
     width = -(-head_dim // isa.lanes) * isa.lanes
-    return 4 * width * (2 * rows + SPARE) + 8 * (rows + 8) + 4 * PANEL * rows + 4 * PANEL * width
+    return 4 * width * (2 * rows + SPARE) + 8 * (rows + 8) + 4 * PANEL * (rows + width + isa.lanes * rows) + 4 * isa.lanes * KEYS
 
 
 @jit
@@ -110,32 +134,59 @@ def _seen_at_all(job, keys, first, stop):
 
 
 @jit
-def _score(isa, job, head, first, count, ahead, rows, width, q, scores, stage):
-    """scores[row, key], a vector of keys at a time. The first row's pass prefetches."""
+def _score(isa, storage, job, head, first, count, rows, width, q, scores, stage):
+    """scores[row, key]: partial sums of a few keys at a time, then their sums a vector of keys at a time."""
     side = lanes(isa)
-    direct = is_direct(isa, job, job.k_dim)
-    for j in range(0, count, side):
-        key = first + j
-        valid = min(side, count - j)
-        k, token = k_address(job, head, key), job.k_token
-        distance = k_address(job, head, key + ahead) - k
-        if not direct:
-            scales = 0 if job.k_scale == 0 else job.k_scale + 4 * (head * job.keys + key)
-            widen_rows(isa, job, k, token, job.k_dim, distance, valid, stage, width, scales)
-            k, token = stage, 4 * width
-        steps = width // side
-        for row in range(rows):
-            at, out = q + 4 * width * row, scores + 4 * (PANEL * row + j)
-            if direct and row == 0:
-                store(dot_rows(isa, at, k, token, valid, steps, distance), out)
-            else:
-                store(dot_rows(isa, at, k, token, valid, steps, 0), out)
+    sums = stage + 4 * PANEL * width
+    direct = is_direct(isa, job, storage, job.k_dim)
+    j = 0
+    while j < count:
+        run = run_length(job, first + j, count - j)
+        k = k_address(job, head, first + j)
+        v = v_address(job, head, first + j)
+        if direct:
+            for i in range(0, run, KEYS):
+                at, next_v = sums + 4 * side * (j + i), v + i * job.v_token
+                at_k, valid = k + i * job.k_token, min(KEYS, run - i)
+                _dot(isa, storage, rows, width, q, at_k, job.k_token, valid, at, next_v, job.v_token)
+        else:
+            widen_rows(isa, job, storage, k, job.k_token, job.k_dim, run, stage, width)
+            for i in range(0, run, KEYS):
+                at, at_k, valid = sums + 4 * side * (j + i), stage + 4 * width * i, min(KEYS, run - i)
+                _dot(isa, FP32, rows, width, q, at_k, 4 * width, valid, at, at_k, 4 * width)
+        j += run
+    scales = job.k_scale + 4 * (head * job.keys + first)
+    for row in range(rows):
+        for j in range(0, count, side):
+            score = sum_lanes(isa, sums + 4 * side * (PANEL * row + j))
+            if job.k_scale != 0:
+                score = score * load(isa, scales + 4 * j)
+            store(score, scores + 4 * (PANEL * row + j))
 
 
 @jit
-def _weigh(isa, job, keys, row, first, scores, state, o, width):
+def _dot(isa, storage, rows, width, q, k, token, valid, sums, fetch, fetch_token):
+    """Partial sums of KEYS keys with all rows; prefetches as many rows of V."""
+    steps, step, out = width // lanes(isa), 4 * width, 4 * lanes(isa) * PANEL
+    row = 0
+    while row + 4 <= rows:
+        at, to = q + step * row, sums + out * row
+        dot_tile(isa, storage, 4, at, step, k, token, valid, steps, to, out, fetch, fetch_token)
+        row += 4
+    if row + 2 <= rows:
+        at, to = q + step * row, sums + out * row
+        dot_tile(isa, storage, 2, at, step, k, token, valid, steps, to, out, fetch, fetch_token)
+        row += 2
+    if row < rows:
+        at, to = q + step * row, sums + out * row
+        dot_tile(isa, storage, 1, at, step, k, token, valid, steps, to, out, fetch, fetch_token)
+
+
+@jit
+def _weigh(isa, job, head, keys, row, first, scores, state, o, width):
     """The online softmax of one row: new maximum, scores to weights, sum; O rescaled if need be."""
     side = lanes(isa)
+    scales = job.v_scale + 4 * (head * job.keys + first)
     low, high = seen_by(job, keys, row // (job.heads // job.kv_heads))
     for j in range(min(low - first, PANEL)):
         store_f32(np.float32(-np.inf), scores + 4 * j)
@@ -157,58 +208,71 @@ def _weigh(isa, job, keys, row, first, scores, state, o, width):
     for j in range(0, PANEL, side):
         weight = exp2(load(isa, scores + 4 * j) - peak)
         total = total + weight
+        if job.v_scale != 0:
+            weight = weight * load(isa, scales + 4 * j)
         store(weight, scores + 4 * j)
     store_f32(load_f32(state + 4) + lane_sum(total), state + 4)
 
 
 @jit
-def _accumulate(isa, job, head, first, count, ahead, rows, width, weights, o, stage):
-    """o[row] += sum of weights[row, key] V[key], over runs of keys that lie evenly. The first rows' pass prefetches."""
-    direct = is_direct(isa, job, job.v_dim)
+def _accumulate(isa, storage, job, head, keys, first, count, rows, width, weights, o, stage):
+    """o[row] += sum of weights[row, key] V[key], over runs of keys that lie evenly."""
+    direct = is_direct(isa, job, storage, job.v_dim)
     j = 0
     while j < count:
-        key = first + j
-        run = run_length(job, key, count - j)
-        v, token = v_address(job, head, key), job.v_token
-        distance = v_address(job, head, key + ahead) - v
-        if not direct:
-            scales = 0 if job.v_scale == 0 else job.v_scale + 4 * (head * job.keys + key)
-            widen_rows(isa, job, v, token, job.v_dim, distance, run, stage, width, scales)
-            v, token = stage, 4 * width
-        _add_rows(isa, rows, width, weights + 4 * j, v, token, run, o, distance if direct else 0)
+        run = run_length(job, first + j, count - j)
+        v = v_address(job, head, first + j)
+        next_k = k_address(job, head, min(first + j + PANEL, keys - run))
+        if direct:
+            _add_rows(isa, storage, rows, width, weights + 4 * j, v, job.v_token, run, o, next_k, job.k_token)
+        else:
+            widen_rows(isa, job, storage, v, job.v_token, job.v_dim, run, stage, width)
+            _add_rows(isa, FP32, rows, width, weights + 4 * j, stage, 4 * width, run, o, stage, 4 * width)
         j += run
 
 
 @jit
-def _add_rows(isa, rows, width, weights, v, token, run, o, distance):
+def _add_rows(isa, storage, rows, width, weights, v, token, run, o, fetch, fetch_token):
     """All rows by all vectors: four, two or one row at a time, as many vectors as registers allow."""
     side = lanes(isa)
+    many = tile_rows(isa) >= 8
     row = 0
     while row < rows:
         a, c, valid = weights + 4 * PANEL * row, o + 4 * width * row, rows - row
         column = 0
         while column < width:
             left = (width - column) // side
-            b, out = v + 4 * column, c + 4 * column
+            b, out, f = v + size_of(storage) * column, c + 4 * column, fetch + size_of(storage) * column
             if valid > 2:
-                if left >= 4:
-                    multiply_tile(isa, 4, 4, a, 4 * PANEL, 4, valid, b, token, run, out, 4 * width, True, distance)
+                if many and left >= 4:
+                    multiply_tile(
+                        isa, storage, 4, 4, a, 4 * PANEL, 4, valid, b, token, run, out, 4 * width, True, f, fetch_token
+                    )
                     column += 4 * side
                 else:
-                    multiply_tile(isa, 4, 1, a, 4 * PANEL, 4, valid, b, token, run, out, 4 * width, True, distance)
+                    multiply_tile(
+                        isa, storage, 4, 1, a, 4 * PANEL, 4, valid, b, token, run, out, 4 * width, True, f, fetch_token
+                    )
                     column += side
             elif valid == 2:
-                if left >= 4:
-                    multiply_tile(isa, 2, 4, a, 4 * PANEL, 4, valid, b, token, run, out, 4 * width, True, distance)
-                    column += 4 * side
+                if many and left >= 8:
+                    multiply_tile(
+                        isa, storage, 2, 8, a, 4 * PANEL, 4, valid, b, token, run, out, 4 * width, True, f, fetch_token
+                    )
+                    column += 8 * side
                 else:
-                    multiply_tile(isa, 2, 1, a, 4 * PANEL, 4, valid, b, token, run, out, 4 * width, True, distance)
+                    multiply_tile(
+                        isa, storage, 2, 1, a, 4 * PANEL, 4, valid, b, token, run, out, 4 * width, True, f, fetch_token
+                    )
                     column += side
             elif left >= 8:
-                multiply_tile(isa, 1, 8, a, 4 * PANEL, 4, valid, b, token, run, out, 4 * width, True, distance)
+                multiply_tile(
+                    isa, storage, 1, 8, a, 4 * PANEL, 4, valid, b, token, run, out, 4 * width, True, f, fetch_token
+                )
                 column += 8 * side
             else:
-                multiply_tile(isa, 1, 1, a, 4 * PANEL, 4, valid, b, token, run, out, 4 * width, True, distance)
+                multiply_tile(
+                    isa, storage, 1, 1, a, 4 * PANEL, 4, valid, b, token, run, out, 4 * width, True, f, fetch_token
+                )
                 column += side
         row += 4 if valid > 2 else valid
-        distance = 0

@@ -8,7 +8,6 @@ import struct
 import numpy as np
 
 from streaming_attention.simd.compiled import address_of
-from streaming_attention.simd.convert import BF16, FP16, FP32, INT8
 from streaming_attention.simd.isa import Isa, select_isa
 from streaming_attention.streaming import decode, pool, prefill
 from streaming_attention.streaming.job import JOB
@@ -75,7 +74,6 @@ def run_decode(
     isa = isa or select_isa()
     job = _describe(q, k, v, out, lse, causal, scale, window, AXES[layout], block_table)
     heads, rows = job["batch"] * job["kv_heads"], job["queries"] * (job["heads"] // job["kv_heads"])
-    job["storage"] = STORAGE[k.dtype.char]
     if block_table is not None:
         job["table"], job["table_stride"], job["page"] = block_table.ctypes.data, block_table.strides[0], k.shape[1]
     if seqlens is not None:
@@ -89,11 +87,11 @@ def run_decode(
         counters = np.zeros(heads, np.int64)
         job["partial"], job["counters"] = partial.ctypes.data, counters.ctypes.data
     scratch = decode.scratch_bytes(isa, job["head_dim"], rows)
-    _launch(isa, decode.decode_task, job, heads * splits, threads, scratch)
+    _launch(isa, DECODE[k.dtype.char], job, heads * splits, threads, scratch)
 
 
-STORAGE = {"f": FP32, "H": BF16, "e": FP16, "b": INT8}
-"""How K and V are stored, by the dtype's character; uint16 holds bfloat16."""
+DECODE = {"f": decode.decode_fp32, "H": decode.decode_bf16, "e": decode.decode_fp16, "b": decode.decode_int8}
+"""Kernels by the character of K's dtype; uint16 holds bfloat16."""
 
 _PACK = struct.Struct(f"{len(JOB.names) - 1}qd")
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from streaming_attention.simd import jit
-from streaming_attention.simd.convert import BF16, FP16, FP32, INT8, load_as_f32, load_scalar_as_f32
+from streaming_attention.simd.convert import load_scalar_widened, load_widened, size_of
 from streaming_attention.simd.isa import lanes
-from streaming_attention.simd.memory import load_f32, load_i32, prefetch, store_f32
-from streaming_attention.simd.vectors import LINE, splat, store
+from streaming_attention.simd.memory import load_i32, store_f32
+from streaming_attention.simd.vectors import store
 
 
 @jit
@@ -50,58 +50,20 @@ def run_length(job, key, count):
 
 
 @jit
-def is_direct(isa, job, dim_stride):
-    """Whether rows can be read in place as whole fp32 vectors."""
-    return job.storage == FP32 and dim_stride == 4 and job.head_dim % lanes(isa) == 0
+def is_direct(isa, job, storage, dim_stride):
+    """Whether rows are whole vectors that can be read in place."""
+    return dim_stride == size_of(storage) and job.head_dim % lanes(isa) == 0
 
 
 @jit
-def widen_rows(isa, job, source, token, dim, ahead, count, target, width, scales):
-    """Copy `count` rows as fp32, padded with zeros to `width`; prefetch the same rows `ahead` bytes on.
-
-    ``scales`` is the address of the rows' factors (fp32), or 0 for none.
-    """
-    whole = job.head_dim - job.head_dim % lanes(isa) if dim == element_size(job.storage) else 0
+def widen_rows(isa, job, storage, source, token, dim, count, target, width):
+    """Copy `count` rows as fp32, padded with zeros to `width`."""
+    whole = job.head_dim - job.head_dim % lanes(isa) if dim == size_of(storage) else 0
     for row in range(count):
         at, to = source + row * token, target + 4 * width * row
-        for line in range(0, job.head_dim * dim, LINE):
-            prefetch(at + ahead + line)
-        scale = np.float32(1) if scales == 0 else load_f32(scales + 4 * row)
-        _widen_vectors(isa, job.storage, at, whole, to, scale)
+        for c in range(0, whole, lanes(isa)):
+            store(load_widened(isa, storage, at + c * dim), to + 4 * c)
         for c in range(whole, job.head_dim):
-            store_f32(_scalar(job.storage, at + c * dim) * scale, to + 4 * c)
+            store_f32(load_scalar_widened(storage, at + c * dim), to + 4 * c)
         for c in range(job.head_dim, width):
             store_f32(np.float32(0), to + 4 * c)
-
-
-@jit
-def element_size(storage):
-    return 4 if storage == FP32 else 1 if storage == INT8 else 2
-
-
-@jit
-def _widen_vectors(isa, storage, source, count, target, scale):
-    step = lanes(isa)
-    if storage == BF16:
-        for c in range(0, count, step):
-            store(load_as_f32(isa, BF16, source + 2 * c), target + 4 * c)
-    elif storage == FP16:
-        for c in range(0, count, step):
-            store(load_as_f32(isa, FP16, source + 2 * c), target + 4 * c)
-    elif storage == INT8:
-        for c in range(0, count, step):
-            store(load_as_f32(isa, INT8, source + c) * splat(isa, scale), target + 4 * c)
-    else:
-        for c in range(0, count, step):
-            store(load_as_f32(isa, FP32, source + 4 * c), target + 4 * c)
-
-
-@jit
-def _scalar(storage, address):
-    if storage == BF16:
-        return load_scalar_as_f32(BF16, address)
-    if storage == FP16:
-        return load_scalar_as_f32(FP16, address)
-    if storage == INT8:
-        return load_scalar_as_f32(INT8, address)
-    return load_scalar_as_f32(FP32, address)

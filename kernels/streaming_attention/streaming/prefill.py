@@ -17,6 +17,7 @@ import numpy as np
 from numba import njit
 
 from streaming_attention.simd import jit
+from streaming_attention.simd.convert import FP32
 from streaming_attention.simd.exp2 import exp2
 from streaming_attention.simd.isa import lanes, tile_rows, width
 from streaming_attention.simd.memory import load_f32, load_i64, store_f32, store_i32, store_i64
@@ -94,11 +95,11 @@ def _scores(isa, job, vectors, k, keys, q, scores):
     for j in range(0, keys, step):
         a, c, valid = k + j * job.k_token, scores + j * unit, min(step, keys - j)
         if vectors == 3:
-            multiply_tile(isa, FULL, 3, a, job.k_token, job.k_dim, valid, q, unit, job.head_dim, c, unit, False, 0)
+            multiply_tile(isa, FP32, FULL, 3, a, job.k_token, job.k_dim, valid, q, unit, job.head_dim, c, unit, False, 0, 0)
         elif vectors == 2:
-            multiply_tile(isa, FULL, 2, a, job.k_token, job.k_dim, valid, q, unit, job.head_dim, c, unit, False, 0)
+            multiply_tile(isa, FP32, FULL, 2, a, job.k_token, job.k_dim, valid, q, unit, job.head_dim, c, unit, False, 0, 0)
         else:
-            multiply_tile(isa, FULL, 1, a, job.k_token, job.k_dim, valid, q, unit, job.head_dim, c, unit, False, 0)
+            multiply_tile(isa, FP32, FULL, 1, a, job.k_token, job.k_dim, valid, q, unit, job.head_dim, c, unit, False, 0, 0)
 
 
 @jit
@@ -108,11 +109,11 @@ def _accumulate(isa, job, vectors, v, keys, weights, output):
     for dim in range(0, job.head_dim, step):
         a, c, valid = v + dim * job.v_dim, output + dim * unit, min(step, job.head_dim - dim)
         if vectors == 3:
-            multiply_tile(isa, FULL, 3, a, job.v_dim, job.v_token, valid, weights, unit, keys, c, unit, True, 0)
+            multiply_tile(isa, FP32, FULL, 3, a, job.v_dim, job.v_token, valid, weights, unit, keys, c, unit, True, 0, 0)
         elif vectors == 2:
-            multiply_tile(isa, FULL, 2, a, job.v_dim, job.v_token, valid, weights, unit, keys, c, unit, True, 0)
+            multiply_tile(isa, FP32, FULL, 2, a, job.v_dim, job.v_token, valid, weights, unit, keys, c, unit, True, 0, 0)
         else:
-            multiply_tile(isa, FULL, 1, a, job.v_dim, job.v_token, valid, weights, unit, keys, c, unit, True, 0)
+            multiply_tile(isa, FP32, FULL, 1, a, job.v_dim, job.v_token, valid, weights, unit, keys, c, unit, True, 0, 0)
 
 
 @jit
