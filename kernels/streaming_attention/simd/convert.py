@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from llvmlite import ir
 from numba.core import types
 from numba.core.imputils import lower_constant
-from numba.extending import intrinsic, models, register_model, typeof_impl
+from numba.extending import NativeValue, intrinsic, models, register_model, typeof_impl, unbox
 
 from .vectors import F32, I8, I32, Vector, emit_constant, emit_load
 
@@ -52,6 +52,11 @@ register_model(StorageType)(models.OpaqueModel)
 @typeof_impl.register(Storage)
 def _typeof(storage, _context):
     return StorageType(storage)
+
+
+@unbox(StorageType)
+def _unbox(_typ, _value, c):
+    return NativeValue(c.context.get_dummy_value())
 
 
 @lower_constant(StorageType)

@@ -98,7 +98,7 @@ def select_isa(name: str | None = None) -> Isa:
 
 @cache
 def _best() -> Isa:
-    return next(isa for isa in ISAS.values() if not isa.missing())
+    return next(isa for isa in (AVX512, AVX2, PORTABLE) if not isa.missing())
 
 
 @cache

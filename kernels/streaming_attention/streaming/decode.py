@@ -27,7 +27,6 @@ from streaming_attention.streaming.keys import (
     is_direct,
     k_address,
     keys_of,
-    run_length,
     seen_by,
     v_address,
     widen_rows,
@@ -37,7 +36,12 @@ from streaming_attention.streaming.partials import hand_in, merge, write_rows
 SPLIT = 1024
 """Keys of a split: 1 MiB of fp32 K and V at head_dim 128, so a partial result of 0.5 KiB a row is nothing beside it."""
 PANEL = 64
-"""Keys between two softmax steps, and how far ahead memory is prefetched."""
+"""Keys between two softmax steps."""
+NEAR = 64
+"""How far ahead memory is prefetched: this many keys over the bytes of an element, 8 KiB at head_dim 128. A whole panel
+ahead, K and V together leave the L1 cache before they are used, which cost a fifth of the bandwidth (Zen 5)."""
+STEP = 16
+"""Keys added to O at a time: the smallest page."""
 LOWEST_MAXIMUM = np.float32(-1e38)
 """Where running maxima start: finite, so that -inf - maximum is -inf and never NaN."""
 SPARE = 3
@@ -87,10 +91,10 @@ def _decode(isa, storage, job_address, task, scratch):
     for first in range(split * SPLIT, stop, PANEL):
         count = min(PANEL, stop - first)
         if _seen_at_all(job, keys, first, first + count):
-            _score(isa, storage, job, head, first, count, rows, width, q, scores, stage)
+            _score(isa, storage, job, head, keys, first, count, rows, width, q, scores, stage)
             for row in range(rows):
                 at = scores + 4 * PANEL * row
-                _weigh(isa, job, head, keys, row, first, at, state + 8 * row, o + 4 * width * row, width)
+                _weigh(isa, job, head, keys, row, first, count, at, state + 8 * row, o + 4 * width * row, width)
             _accumulate(isa, storage, job, head, keys, first, count, rows, width, scores, o, stage)
 
     if job.splits > 1 and not hand_in(isa, job, head, split, rows, width, o, state):
@@ -134,34 +138,38 @@ def _seen_at_all(job, keys, first, stop):
 
 
 @jit
-def _score(isa, storage, job, head, first, count, rows, width, q, scores, stage):
+def _score(isa, storage, job, head, keys, first, count, rows, width, q, scores, stage):
     """scores[row, key]: partial sums of a few keys at a time, then their sums a vector of keys at a time."""
     side = lanes(isa)
     sums = stage + 4 * PANEL * width
     direct = is_direct(isa, job, storage, job.k_dim)
-    j = 0
-    while j < count:
-        run = run_length(job, first + j, count - j)
-        k = k_address(job, head, first + j)
-        v = v_address(job, head, first + j)
+    for j in range(0, count, KEYS):
+        k, valid = k_address(job, head, first + j), min(KEYS, count - j)
+        at = sums + 4 * side * j
         if direct:
-            for i in range(0, run, KEYS):
-                at, next_v = sums + 4 * side * (j + i), v + i * job.v_token
-                at_k, valid = k + i * job.k_token, min(KEYS, run - i)
-                _dot(isa, storage, rows, width, q, at_k, job.k_token, valid, at, next_v, job.v_token)
+            soon = j + NEAR // size_of(storage)
+            key = min(first + soon, keys - 1)
+            fetch = k_address(job, head, key) if soon < PANEL else v_address(job, head, max(key - PANEL, 0))
+            _dot(isa, storage, rows, width, q, k, job.k_token, valid, at, fetch, job.k_token)
         else:
-            widen_rows(isa, job, storage, k, job.k_token, job.k_dim, run, stage, width)
-            for i in range(0, run, KEYS):
-                at, at_k, valid = sums + 4 * side * (j + i), stage + 4 * width * i, min(KEYS, run - i)
-                _dot(isa, FP32, rows, width, q, at_k, 4 * width, valid, at, at_k, 4 * width)
-        j += run
+            widen_rows(isa, job, storage, k, job.k_token, job.k_dim, valid, stage, width)
+            _dot(isa, FP32, rows, width, q, stage, 4 * width, valid, at, stage, 4 * width)
     scales = job.k_scale + 4 * (head * job.keys + first)
     for row in range(rows):
         for j in range(0, count, side):
-            score = sum_lanes(isa, sums + 4 * side * (PANEL * row + j))
-            if job.k_scale != 0:
-                score = score * load(isa, scales + 4 * j)
-            store(score, scores + 4 * (PANEL * row + j))
+            store(sum_lanes(isa, sums + 4 * side * (PANEL * row + j)), scores + 4 * (PANEL * row + j))
+        if job.k_scale != 0:
+            _multiply(isa, scores + 4 * PANEL * row, scales, count)
+
+
+@jit
+def _multiply(isa, values, factors, count):
+    """values *= factors, reading no factor beyond `count`."""
+    whole = count - count % lanes(isa)
+    for j in range(0, whole, lanes(isa)):
+        store(load(isa, values + 4 * j) * load(isa, factors + 4 * j), values + 4 * j)
+    for j in range(whole, count):
+        store_f32(load_f32(values + 4 * j) * load_f32(factors + 4 * j), values + 4 * j)
 
 
 @jit
@@ -183,10 +191,9 @@ def _dot(isa, storage, rows, width, q, k, token, valid, sums, fetch, fetch_token
 
 
 @jit
-def _weigh(isa, job, head, keys, row, first, scores, state, o, width):
+def _weigh(isa, job, head, keys, row, first, count, scores, state, o, width):
     """The online softmax of one row: new maximum, scores to weights, sum; O rescaled if need be."""
     side = lanes(isa)
-    scales = job.v_scale + 4 * (head * job.keys + first)
     low, high = seen_by(job, keys, row // (job.heads // job.kv_heads))
     for j in range(min(low - first, PANEL)):
         store_f32(np.float32(-np.inf), scores + 4 * j)
@@ -208,27 +215,26 @@ def _weigh(isa, job, head, keys, row, first, scores, state, o, width):
     for j in range(0, PANEL, side):
         weight = exp2(load(isa, scores + 4 * j) - peak)
         total = total + weight
-        if job.v_scale != 0:
-            weight = weight * load(isa, scales + 4 * j)
         store(weight, scores + 4 * j)
     store_f32(load_f32(state + 4) + lane_sum(total), state + 4)
+    if job.v_scale != 0:
+        _multiply(isa, scores, job.v_scale + 4 * (head * job.keys + first), count)
 
 
 @jit
 def _accumulate(isa, storage, job, head, keys, first, count, rows, width, weights, o, stage):
-    """o[row] += sum of weights[row, key] V[key], over runs of keys that lie evenly."""
+    """o[row] += sum of weights[row, key] V[key], a few keys at a time."""
     direct = is_direct(isa, job, storage, job.v_dim)
-    j = 0
-    while j < count:
-        run = run_length(job, first + j, count - j)
-        v = v_address(job, head, first + j)
-        next_k = k_address(job, head, min(first + j + PANEL, keys - run))
+    near = NEAR // size_of(storage)
+    for j in range(0, count, STEP):
+        v, step = v_address(job, head, first + j), min(STEP, count - j)
         if direct:
-            _add_rows(isa, storage, rows, width, weights + 4 * j, v, job.v_token, run, o, next_k, job.k_token)
+            key = min(first + j + near, keys - 1)
+            fetch = v_address(job, head, key) if j + near < PANEL else k_address(job, head, key)
+            _add_rows(isa, storage, rows, width, weights + 4 * j, v, job.v_token, step, o, fetch, job.v_token)
         else:
-            widen_rows(isa, job, storage, v, job.v_token, job.v_dim, run, stage, width)
-            _add_rows(isa, FP32, rows, width, weights + 4 * j, stage, 4 * width, run, o, stage, 4 * width)
-        j += run
+            widen_rows(isa, job, storage, v, job.v_token, job.v_dim, step, stage, width)
+            _add_rows(isa, FP32, rows, width, weights + 4 * j, stage, 4 * width, step, o, stage, 4 * width)
 
 
 @jit

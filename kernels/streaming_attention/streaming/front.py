@@ -44,7 +44,7 @@ def run_prefill(q, k, v, out, lse=None, *, causal=False, scale=None, window=(Non
         The best of this CPU unless given.
     """
     isa = isa or select_isa()
-    job = _describe(q, k, v, out, lse, causal, scale, window, AXES[layout])
+    job = _describe(q, k, v, out, lse, causal, scale, window, AXES[layout], AXES[layout])
     rows = job["queries"] * (job["heads"] // job["kv_heads"])
     heads = job["batch"] * job["kv_heads"]
     job["strips"] = strips = min(STRIPS, max(1, heads * rows // (isa.width * threads * 4)))
@@ -55,7 +55,7 @@ def run_prefill(q, k, v, out, lse=None, *, causal=False, scale=None, window=(Non
 
 def run_decode(
     q, k, v, out, lse=None, *, causal=True, scale=None, window=(None, None), threads=1, layout="bhtd", isa=None,
-    k_scale=None, v_scale=None, block_table=None, seqlens=None, storage=None,
+    k_scale=None, v_scale=None, block_table=None, seqlens=None, kv_layout=None,
 ):
     """Attention of few queries over many keys, into `out`.
 
@@ -64,7 +64,8 @@ def run_decode(
     Parameters
     ----------
     k, v : ndarray, float32, float16, int8, or uint16 holding bfloat16
-        With `block_table`: (pages, page_size, kv_heads, head_dim), ``page_size`` a multiple of 16.
+        With `block_table`: (pages, page_size, kv_heads, head_dim), ``page_size`` a multiple of 16; with
+        ``kv_layout="bhtd"``, (pages, kv_heads, page_size, head_dim).
     k_scale, v_scale : ndarray, float32, (batch, kv_heads, keys), contiguous, optional
         Factors of the rows of int8 K and V.
     block_table : ndarray, int32, (batch, pages of a sequence), optional
@@ -72,10 +73,11 @@ def run_decode(
         Keys of each batch; all of them unless given.
     """
     isa = isa or select_isa()
-    job = _describe(q, k, v, out, lse, causal, scale, window, AXES[layout], block_table)
+    kv_axes = AXES[kv_layout or (layout if block_table is None else "bthd")]
+    job = _describe(q, k, v, out, lse, causal, scale, window, AXES[layout], kv_axes, block_table)
     heads, rows = job["batch"] * job["kv_heads"], job["queries"] * (job["heads"] // job["kv_heads"])
-    if block_table is not None:
-        job["table"], job["table_stride"], job["page"] = block_table.ctypes.data, block_table.strides[0], k.shape[1]
+    if job["page"] % decode.STEP:
+        raise ValueError(f"block_table: pages hold {job['page']} keys; allowed: multiples of {decode.STEP}")
     if seqlens is not None:
         job["lengths"] = seqlens.ctypes.data
     if k_scale is not None:
@@ -96,23 +98,21 @@ DECODE = {"f": decode.decode_fp32, "H": decode.decode_bf16, "e": decode.decode_f
 _PACK = struct.Struct(f"{len(JOB.names) - 1}qd")
 
 
-def _describe(q, k, v, out, lse, causal, scale, window, axes, block_table=None) -> dict:
+def _describe(q, k, v, out, lse, causal, scale, window, axes, kv_axes, block_table=None) -> dict:
     """The fields of a job that every kernel needs, the others 0."""
     b, h, t, d = axes
     job = dict.fromkeys(JOB.names, 0)
     for name, array in (("q", q), ("k", k), ("v", v), ("o", out)):
         strides = array.strides
-        paged = block_table is not None and name in "kv"
-        order = (0, 2, 1, 3) if paged else axes
         job[name] = array.ctypes.data
-        for axis, place in zip(("batch", "head", "token", "dim"), order, strict=True):
+        for axis, place in zip(("batch", "head", "token", "dim"), kv_axes if name in "kv" else axes, strict=True):
             job[f"{name}_{axis}"] = strides[place]
     job["lse"] = 0 if lse is None else lse.ctypes.data
     job["batch"], job["heads"], job["queries"], job["head_dim"] = q.shape[b], q.shape[h], q.shape[t], q.shape[d]
-    if block_table is None:
-        job["kv_heads"], job["keys"] = k.shape[h], k.shape[t]
-    else:
-        job["kv_heads"], job["keys"] = k.shape[2], block_table.shape[1] * k.shape[1]
+    job["kv_heads"], job["keys"] = k.shape[kv_axes[1]], k.shape[kv_axes[2]]
+    if block_table is not None:
+        job["table"], job["table_stride"], job["page"] = block_table.ctypes.data, block_table.strides[0], job["keys"]
+        job["keys"] *= block_table.shape[1]
     left, right = window
     job["offset"] = job["keys"] - job["queries"]
     job["left"] = UNBOUNDED if left is None else left

@@ -44,12 +44,6 @@ def v_address(job, head, key):
 
 
 @jit
-def run_length(job, key, count):
-    """How many of `count` keys from `key` on lie evenly spaced in memory."""
-    return count if job.table == 0 else min(count, job.page - key % job.page)
-
-
-@jit
 def is_direct(isa, job, storage, dim_stride):
     """Whether rows are whole vectors that can be read in place."""
     return dim_stride == size_of(storage) and job.head_dim % lanes(isa) == 0

@@ -23,7 +23,7 @@ from streaming_attention.simd.isa import lanes, tile_rows, width
 from streaming_attention.simd.memory import load_f32, load_i64, store_f32, store_i32, store_i64
 from streaming_attention.simd.tile import FULL, multiply_tile
 from streaming_attention.simd.transpose import gather_block, scatter_block
-from streaming_attention.simd.vectors import any_greater, fma, keep_between, load, maximum, splat, store
+from streaming_attention.simd.vectors import any_greater, fma, keep_between, lane_sum, load, maximum, splat, store
 from streaming_attention.streaming.job import job_at
 
 BLOCK = 128
@@ -85,7 +85,11 @@ def _attend(isa, job, head, row, strip, scores, block):
         if masked:
             _mask(isa, scores + at, strip + at, first, keys)
         _weigh(isa, scores + at, keys, strip + at, output + at, job.head_dim)
-    _accumulate(isa, job, vectors, v, keys, scores, output)
+    hidden = min(keys, last - full_last if first >= full_first else keys)
+    if masked and not _all_finite(isa, job, v + (keys - hidden) * job.v_token, hidden):
+        _accumulate_seen(isa, job, vectors, v, first, keys, scores, strip)
+    else:
+        _accumulate(isa, job, vectors, v, keys, scores, output)
 
 
 @jit
@@ -114,6 +118,39 @@ def _accumulate(isa, job, vectors, v, keys, weights, output):
             multiply_tile(isa, FP32, FULL, 2, a, job.v_dim, job.v_token, valid, weights, unit, keys, c, unit, True, 0, 0)
         else:
             multiply_tile(isa, FP32, FULL, 1, a, job.v_dim, job.v_token, valid, weights, unit, keys, c, unit, True, 0, 0)
+
+
+@jit
+def _all_finite(isa, job, v, keys):
+    """Whether these rows of V hold no infinity and no NaN, so that weight 0 hides them."""
+    side = lanes(isa)
+    bad = splat(isa, np.float32(0))
+    zero = bad
+    for j in range(keys):
+        row = v + j * job.v_token
+        if job.v_dim == 4 and job.head_dim >= side:
+            for dim in range(0, job.head_dim, side):
+                bad = fma(load(isa, row + 4 * min(dim, job.head_dim - side)), zero, bad)
+        else:
+            for dim in range(job.head_dim):
+                bad = fma(splat(isa, load_f32(row + dim * job.v_dim)), zero, bad)
+    return lane_sum(bad) == 0
+
+
+@jit
+def _accumulate_seen(isa, job, vectors, v, first, keys, weights, strip):
+    """The same as :func:`_accumulate`, key by key, leaving lanes that don't see the key as they are."""
+    unit, side = 4 * width(isa), 4 * lanes(isa)
+    output = strip + (UNITS + job.head_dim) * unit
+    for at in range(0, vectors * side, side):
+        start, stop = load(isa, strip + FIRST * unit + at), load(isa, strip + LAST * unit + at)
+        for j in range(keys):
+            weight = load(isa, weights + j * unit + at)
+            for dim in range(job.head_dim):
+                before = load(isa, output + dim * unit + at)
+                value = splat(isa, load_f32(v + j * job.v_token + dim * job.v_dim))
+                after = keep_between(fma(weight, value, before), start, stop, first + j, before)
+                store(after, output + dim * unit + at)
 
 
 @jit
