@@ -10,7 +10,7 @@ from numba import njit
 from streaming_attention.simd.compiled import address_of
 from streaming_attention.simd.isa import lanes, select_isa
 from streaming_attention.simd.memory import load_i64, prefetch
-from streaming_attention.simd.vectors import fma, lane_sum, load, splat, store
+from streaming_attention.simd.vectors import fma, load, splat, store
 from streaming_attention.streaming import pool
 
 ROUNDS = 200_000

@@ -21,7 +21,9 @@ KEYS = 4
 
 
 @intrinsic(prefer_literal=True)
-def dot_tile(typingctx, isa, storage, rows, q, q_stride, k, k_token, valid, steps, sums, sums_stride, fetch, fetch_token):
+def dot_tile(
+    typingctx, isa, storage, rows, q, q_stride, k, k_token, valid, steps, sums, sums_stride, fetch, fetch_token
+):
     """sums[row, key, :] = lane-wise sums of q[row] * K[key] over head_dim.
 
     Parameters

@@ -49,8 +49,7 @@ def gather_block(typingctx, isa, table, offset, factor, panel, panel_stride):
     def codegen(context, builder, _signature, args):
         _, table, offset, factor, panel, stride = args
         rows = [
-            emit_load(builder, builder.add(address, offset), isa.vector)
-            for address in _addresses(builder, isa, table)
+            emit_load(builder, builder.add(address, offset), isa.vector) for address in _addresses(builder, isa, table)
         ]
         scale = emit_splat(builder, isa.vector, factor)
         for c, column in enumerate(emit_transpose(builder, rows)):

@@ -107,7 +107,12 @@ def _decode(isa, storage, job_address, task, scratch):
 def scratch_bytes(isa, head_dim: int, rows: int) -> int:
     """Memory that a thread needs: Q, O, state and one panel of scores per row; one panel of widened keys."""
     width = -(-head_dim // isa.lanes) * isa.lanes
-    return 4 * width * (2 * rows + SPARE) + 8 * (rows + 8) + 4 * PANEL * (rows + width + isa.lanes * rows) + 4 * isa.lanes * KEYS
+    return (
+        4 * width * (2 * rows + SPARE)
+        + 8 * (rows + 8)
+        + 4 * PANEL * (rows + width + isa.lanes * rows)
+        + 4 * isa.lanes * KEYS
+    )
 
 
 @jit

@@ -8,7 +8,7 @@ import struct
 import numpy as np
 
 from streaming_attention.simd.compiled import address_of
-from streaming_attention.simd.isa import Isa, select_isa
+from streaming_attention.simd.isa import select_isa
 from streaming_attention.streaming import decode, pool, prefill
 from streaming_attention.streaming.job import JOB
 
@@ -22,7 +22,9 @@ AXES = {"bhtd": (0, 1, 2, 3), "bthd": (0, 2, 1, 3)}
 """Axes of (batch, head, token, dim) by layout."""
 
 
-def run_prefill(q, k, v, out, lse=None, *, causal=False, scale=None, window=(None, None), threads=1, layout="bhtd", isa=None):
+def run_prefill(
+    q, k, v, out, lse=None, *, causal=False, scale=None, window=(None, None), threads=1, layout="bhtd", isa=None
+):
     """Attention of every query over all its keys, into `out`.
 
     Parameters
@@ -54,8 +56,23 @@ def run_prefill(q, k, v, out, lse=None, *, causal=False, scale=None, window=(Non
 
 
 def run_decode(
-    q, k, v, out, lse=None, *, causal=True, scale=None, window=(None, None), threads=1, layout="bhtd", isa=None,
-    k_scale=None, v_scale=None, block_table=None, seqlens=None, kv_layout=None,
+    q,
+    k,
+    v,
+    out,
+    lse=None,
+    *,
+    causal=True,
+    scale=None,
+    window=(None, None),
+    threads=1,
+    layout="bhtd",
+    isa=None,
+    k_scale=None,
+    v_scale=None,
+    block_table=None,
+    seqlens=None,
+    kv_layout=None,
 ):
     """Attention of few queries over many keys, into `out`.
 

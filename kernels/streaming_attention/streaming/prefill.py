@@ -99,11 +99,17 @@ def _scores(isa, job, vectors, k, keys, q, scores):
     for j in range(0, keys, step):
         a, c, valid = k + j * job.k_token, scores + j * unit, min(step, keys - j)
         if vectors == 3:
-            multiply_tile(isa, FP32, FULL, 3, a, job.k_token, job.k_dim, valid, q, unit, job.head_dim, c, unit, False, 0, 0)
+            multiply_tile(
+                isa, FP32, FULL, 3, a, job.k_token, job.k_dim, valid, q, unit, job.head_dim, c, unit, False, 0, 0
+            )
         elif vectors == 2:
-            multiply_tile(isa, FP32, FULL, 2, a, job.k_token, job.k_dim, valid, q, unit, job.head_dim, c, unit, False, 0, 0)
+            multiply_tile(
+                isa, FP32, FULL, 2, a, job.k_token, job.k_dim, valid, q, unit, job.head_dim, c, unit, False, 0, 0
+            )
         else:
-            multiply_tile(isa, FP32, FULL, 1, a, job.k_token, job.k_dim, valid, q, unit, job.head_dim, c, unit, False, 0, 0)
+            multiply_tile(
+                isa, FP32, FULL, 1, a, job.k_token, job.k_dim, valid, q, unit, job.head_dim, c, unit, False, 0, 0
+            )
 
 
 @jit
@@ -113,11 +119,17 @@ def _accumulate(isa, job, vectors, v, keys, weights, output):
     for dim in range(0, job.head_dim, step):
         a, c, valid = v + dim * job.v_dim, output + dim * unit, min(step, job.head_dim - dim)
         if vectors == 3:
-            multiply_tile(isa, FP32, FULL, 3, a, job.v_dim, job.v_token, valid, weights, unit, keys, c, unit, True, 0, 0)
+            multiply_tile(
+                isa, FP32, FULL, 3, a, job.v_dim, job.v_token, valid, weights, unit, keys, c, unit, True, 0, 0
+            )
         elif vectors == 2:
-            multiply_tile(isa, FP32, FULL, 2, a, job.v_dim, job.v_token, valid, weights, unit, keys, c, unit, True, 0, 0)
+            multiply_tile(
+                isa, FP32, FULL, 2, a, job.v_dim, job.v_token, valid, weights, unit, keys, c, unit, True, 0, 0
+            )
         else:
-            multiply_tile(isa, FP32, FULL, 1, a, job.v_dim, job.v_token, valid, weights, unit, keys, c, unit, True, 0, 0)
+            multiply_tile(
+                isa, FP32, FULL, 1, a, job.v_dim, job.v_token, valid, weights, unit, keys, c, unit, True, 0, 0
+            )
 
 
 @jit

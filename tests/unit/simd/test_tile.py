@@ -31,7 +31,16 @@ def test_a_tile_is_a_matrix_product(isa, rng, vectors, transposed, steps):
     matrix = a.T if transposed else a
     expected = (c if vectors == 3 else 0) + matrix[:, :steps].astype(float) @ b[:steps]
     _multiply(
-        isa, vectors, a.ctypes.data, *matrix.strides, isa.rows, b.ctypes.data, 4 * width, steps, c.ctypes.data, 4 * width
+        isa,
+        vectors,
+        a.ctypes.data,
+        *matrix.strides,
+        isa.rows,
+        b.ctypes.data,
+        4 * width,
+        steps,
+        c.ctypes.data,
+        4 * width,
     )
     np.testing.assert_allclose(c, expected, rtol=0, atol=2e-5)
 
@@ -49,7 +58,9 @@ def test_rows_that_do_not_exist_repeat_the_last_one(isa, rng):
 @njit
 def _dots(isa, storage, q, q_stride, k, k_stride, valid, steps, sums, stride, out):
     for i in range(lanes(isa)):
-        dot_tile(isa, storage, 2, q, q_stride, k, k_stride, valid, steps, sums + 4 * lanes(isa) * KEYS * i, stride, 0, 0)
+        dot_tile(
+            isa, storage, 2, q, q_stride, k, k_stride, valid, steps, sums + 4 * lanes(isa) * KEYS * i, stride, 0, 0
+        )
     store(sum_lanes(isa, sums), out)
 
 
@@ -58,7 +69,11 @@ def stored(values, storage):
     if storage is BF16:
         bits = (values.view(np.uint32) >> 16).astype(np.uint16)
         return bits, (bits.astype(np.uint32) << 16).view(np.float32)
-    kept = values.astype({FP32: np.float32, FP16: np.float16}[storage]) if storage is not INT8 else (9 * values).astype(np.int8)
+    kept = (
+        values.astype({FP32: np.float32, FP16: np.float16}[storage])
+        if storage is not INT8
+        else (9 * values).astype(np.int8)
+    )
     return kept, kept.astype(np.float32)
 
 

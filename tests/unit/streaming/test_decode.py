@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-
 from problems import assert_right, draw
+
 from streaming_attention.simd.isa import select_isa
 from streaming_attention.streaming.decode import SPLIT
 from streaming_attention.streaming.front import run_decode

@@ -8,8 +8,8 @@ import time
 import numpy as np
 import pytest
 from numba import njit
-
 from problems import draw
+
 from streaming_attention.simd.compiled import address_of
 from streaming_attention.simd.isa import select_isa
 from streaming_attention.simd.memory import atomic_add, load_i64, store_i64

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from problems import assert_right, draw
+
 from streaming_attention.simd.isa import select_isa
 from streaming_attention.streaming.front import run_prefill
 
