@@ -37,9 +37,10 @@ SPLIT = 1024
 """Keys of a split: 1 MiB of fp32 K and V at head_dim 128, so a partial result of 0.5 KiB a row is nothing beside it."""
 PANEL = 64
 """Keys between two softmax steps."""
-NEAR = 64
-"""How far ahead memory is prefetched: this many keys over the bytes of an element, 8 KiB at head_dim 128. A whole panel
-ahead, K and V together leave the L1 cache before they are used, which cost a fifth of the bandwidth (Zen 5)."""
+NEAR, NEAR_NARROW = 16, 64
+"""How many keys ahead memory is prefetched, for fp32 and for narrower storage: 8 to 16 KiB at head_dim 128. Twice as far,
+K and V together leave the L1 cache before they are used, which cost fp32 a tenth of its bandwidth; half as far cost
+narrow storage a fifth (Zen 5, one core)."""
 STEP = 16
 """Keys added to O at a time: the smallest page."""
 LOWEST_MAXIMUM = np.float32(-1e38)
@@ -152,7 +153,7 @@ def _score(isa, storage, job, head, keys, first, count, rows, width, q, scores, 
         k, valid = k_address(job, head, first + j), min(KEYS, count - j)
         at = sums + 4 * side * j
         if direct:
-            soon = j + NEAR // size_of(storage)
+            soon = j + (NEAR if size_of(storage) == 4 else NEAR_NARROW)
             key = min(first + soon, keys - 1)
             fetch = k_address(job, head, key) if soon < PANEL else v_address(job, head, max(key - PANEL, 0))
             _dot(isa, storage, rows, width, q, k, job.k_token, valid, at, fetch, job.k_token)
@@ -230,7 +231,7 @@ def _weigh(isa, job, head, keys, row, first, count, scores, state, o, width):
 def _accumulate(isa, storage, job, head, keys, first, count, rows, width, weights, o, stage):
     """o[row] += sum of weights[row, key] V[key], a few keys at a time."""
     direct = is_direct(isa, job, storage, job.v_dim)
-    near = NEAR // size_of(storage)
+    near = NEAR if size_of(storage) == 4 else NEAR_NARROW
     for j in range(0, count, STEP):
         v, step = v_address(job, head, first + j), min(STEP, count - j)
         if direct:

@@ -22,7 +22,7 @@ JOB = np.dtype([(name, np.int64) for name in (*_ADDRESSES, *_STRIDES, *_SIZES, *
 
 * Addresses, 0 where a call has no such thing, and strides in bytes, in the order (batch, head, token, dim). Of paged
   K and V, ``k_batch`` and ``v_batch`` are the strides of pages.
-* ``offset``, ``left``, ``right``: query i stands at key ``i + offset`` and sees `left` keys before and `right` after it.
+* ``offset``, ``left``, ``right``: query i stands at key ``i + offset`` and sees `left` keys before and `right` after.
 * ``strips``: strips of query rows in one task of prefill; ``splits``: splits of the keys in decode.
 * ``k_scale``, ``v_scale``: fp32 factors of int8 rows, (batch, kv_heads, keys).
 * ``page``: keys of a page; ``table[batch, n]`` (int32, ``table_stride`` bytes between batches) is the page that

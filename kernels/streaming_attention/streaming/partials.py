@@ -1,7 +1,7 @@
 """Results of splits and their merge: (maximum, total, unnormalised o) per row.
 
-The merge is associative: ``m = max(m1, m2)``, ``l = l1 2**(m1 - m) + l2 2**(m2 - m)``, ``o`` likewise. Splits are merged
-in order of their keys by whoever hands in the last one, so the bits depend on the splits alone.
+The merge is associative: ``m = max(m1, m2)``, ``l = l1 2**(m1 - m) + l2 2**(m2 - m)``, ``o`` likewise. Splits are
+merged in order of their keys by whoever hands in the last one, so the bits depend on the splits alone.
 """
 
 from __future__ import annotations

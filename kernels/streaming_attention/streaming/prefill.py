@@ -76,7 +76,7 @@ def _attend(isa, job, head, row, strip, scores, block):
     v = job.v + kv_batch * job.v_batch + kv_head * job.v_head + first * job.v_token
     vectors = _vectors(isa, job, row)
     unit = 4 * width(isa)
-    weights, output = strip + UNITS * unit, strip + (UNITS + job.head_dim) * unit
+    output = strip + (UNITS + job.head_dim) * unit
     keys = last - first
     _scores(isa, job, vectors, k, keys, strip + UNITS * unit, scores)
     masked = first < full_first or last > full_last

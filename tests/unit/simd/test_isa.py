@@ -20,12 +20,12 @@ def test_the_portable_isa_runs_everywhere(monkeypatch):
 def test_an_isa_is_gated_by_its_own_features(monkeypatch):
     monkeypatch.setattr(isa_module, "host_features", lambda: {"avx512f": True, "avx2": True})
     assert AVX512.missing() and AVX2.missing() == ["fma"]
-    with pytest.raises(ValueError, match="'avx512' needs .*avx512bw"):
+    with pytest.raises(ValueError, match=r"'avx512' needs .*avx512bw"):
         select_isa("avx512")
 
 
 def test_an_unknown_name_is_refused():
-    with pytest.raises(ValueError, match="'sse9' is not known; allowed: .*avx2"):
+    with pytest.raises(ValueError, match=r"'sse9' is not known; allowed: .*avx2"):
         select_isa("sse9")
 
 

@@ -85,7 +85,7 @@ def test_each_sequence_has_its_own_length(rng):
 
 
 def test_pages_of_other_sizes_are_refused(rng):
-    q, k, v = draw(1, 1, 1, 1, 40, 32)
+    q, k, _ = draw(1, 1, 1, 1, 40, 32)
     pages, table = in_pages(k, 20, rng)
     with pytest.raises(ValueError, match="pages hold 20 keys; allowed: multiples of 16"):
         decode(q, pages, pages, block_table=table)
