@@ -1,0 +1,104 @@
+"""Stored formats of K and V, and loads that widen them to fp32.
+
+A :class:`Storage` is a value without data, like an :class:`~.isa.Isa`: its Numba type says everything, so code for each
+format is compiled apart and the widening happens between load and use, in registers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from llvmlite import ir
+from numba.core import types
+from numba.core.imputils import lower_constant
+from numba.extending import NativeValue, intrinsic, models, register_model, typeof_impl, unbox
+
+from .vectors import F32, I8, I32, Vector, emit_constant, emit_load
+
+I16 = ir.IntType(16)
+
+
+@dataclass(frozen=True)
+class Storage:
+    """A format of K and V.
+
+    Parameters
+    ----------
+    name : str
+    size : int
+        Bytes of an element.
+    """
+
+    name: str
+    size: int
+
+
+FP32, BF16, FP16, INT8 = Storage("fp32", 4), Storage("bf16", 2), Storage("fp16", 2), Storage("int8", 1)
+
+_ELEMENT = {"fp32": F32, "bf16": I16, "fp16": ir.HalfType(), "int8": I8}
+
+
+class StorageType(types.Opaque):
+    """Numba type of a :class:`Storage`."""
+
+    def __init__(self, storage: Storage):
+        self.storage = storage
+        super().__init__(name=f"Storage({storage.name})")
+
+
+register_model(StorageType)(models.OpaqueModel)
+
+
+@typeof_impl.register(Storage)
+def _typeof(storage, _context):
+    return StorageType(storage)
+
+
+@unbox(StorageType)
+def _unbox(_typ, _value, c):
+    return NativeValue(c.context.get_dummy_value())
+
+
+@lower_constant(StorageType)
+def _constant(context, _builder, _typ, _value):
+    return context.get_dummy_value()
+
+
+def emit_widening_load(builder, storage: Storage, address, vector: ir.VectorType):
+    """A vector of stored values, as fp32."""
+    stored = emit_load(builder, address, ir.VectorType(_ELEMENT[storage.name], vector.count), storage.size)
+    integers = ir.VectorType(I32, vector.count)
+    if storage == BF16:
+        return builder.bitcast(builder.shl(builder.zext(stored, integers), emit_constant(integers, 16)), vector)
+    if storage == FP16:
+        return builder.fpext(stored, vector)
+    if storage == INT8:
+        return builder.sitofp(builder.sext(stored, integers), vector)
+    return stored
+
+
+@intrinsic
+def size_of(typingctx, storage):
+    """Bytes of an element."""
+    return types.int64(storage), lambda _c, _b, _s, _a: ir.IntType(64)(storage.storage.size)
+
+
+@intrinsic
+def load_widened(typingctx, isa, storage, address):
+    """The vector of stored values at `address`, as fp32."""
+
+    def codegen(_context, builder, _signature, args):
+        return emit_widening_load(builder, storage.storage, args[2], isa.vector)
+
+    return Vector(isa.isa.lanes)(isa, storage, types.int64), codegen
+
+
+@intrinsic
+def load_scalar_widened(typingctx, storage, address):
+    """The stored value at `address`, as fp32."""
+
+    def codegen(_context, builder, _signature, args):
+        value = emit_widening_load(builder, storage.storage, args[1], ir.VectorType(F32, 1))
+        return builder.extract_element(value, I32(0))
+
+    return types.float32(storage, types.int64), codegen

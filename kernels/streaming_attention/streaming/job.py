@@ -1,0 +1,44 @@
+"""What a kernel is told: one record of addresses, strides in bytes and numbers, filled per call.
+
+Kernels take its address, not arrays: Numba then compiles one version of a kernel whatever the arrays' layouts, and a
+call costs one record instead of the unboxing of each array.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import types
+from numba.extending import intrinsic
+from numba.np.numpy_support import from_dtype
+
+_ADDRESSES = ["q", "k", "v", "o", "lse", "k_scale", "v_scale", "table", "lengths", "partial", "counters"]
+_STRIDES = [f"{tensor}_{axis}" for tensor in "qkvo" for axis in ("batch", "head", "token", "dim")]
+_SIZES = ["batch", "heads", "kv_heads", "queries", "keys", "head_dim"]
+_VIEW = ["offset", "left", "right"]
+_CUT = ["strips", "splits", "page", "table_stride"]
+
+JOB = np.dtype([(name, np.int64) for name in (*_ADDRESSES, *_STRIDES, *_SIZES, *_VIEW, *_CUT)] + [("scale", "f8")])
+"""Fields of the record.
+
+* Addresses, 0 where a call has no such thing, and strides in bytes, in the order (batch, head, token, dim). Of paged
+  K and V, ``k_batch`` and ``v_batch`` are the strides of pages.
+* ``offset``, ``left``, ``right``: query i stands at key ``i + offset`` and sees `left` keys before and `right` after.
+* ``strips``: strips of query rows in one task of prefill; ``splits``: splits of the keys in decode.
+* ``k_scale``, ``v_scale``: fp32 factors of int8 rows, (batch, kv_heads, keys).
+* ``page``: keys of a page; ``table[batch, n]`` (int32, ``table_stride`` bytes between batches) is the page that
+  holds keys ``n * page`` and following. ``lengths[batch]`` (int32): keys of each batch.
+* ``partial``, ``counters``: results of splits, and how many of them each head has.
+* ``scale``: factor on the logits, times log2(e).
+"""
+
+_RECORD = from_dtype(JOB)
+
+
+@intrinsic
+def job_at(typingctx, address):
+    """The record at an address."""
+
+    def codegen(context, builder, _signature, args):
+        return builder.inttoptr(args[0], context.get_value_type(_RECORD))
+
+    return _RECORD(types.int64), codegen

@@ -1,0 +1,63 @@
+"""Where the keys of a call are: contiguous or in pages, and which of them a query sees."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from streaming_attention.simd import jit
+from streaming_attention.simd.convert import load_scalar_widened, load_widened, size_of
+from streaming_attention.simd.isa import lanes
+from streaming_attention.simd.memory import load_i32, store_f32
+from streaming_attention.simd.vectors import store
+
+
+@jit
+def keys_of(job, batch):
+    """Keys of a batch."""
+    return job.keys if job.lengths == 0 else load_i32(job.lengths + 4 * batch)
+
+
+@jit
+def seen_by(job, keys, query):
+    """First key that a query sees and the one after its last; equal where it sees none."""
+    at = query + job.offset + keys - job.keys
+    first = min(max(at - job.left, 0), keys)
+    return first, max(min(at + job.right + 1, keys), first)
+
+
+@jit
+def k_address(job, head, key):
+    """Address of a row of K."""
+    batch, kv_head = head // job.kv_heads, head % job.kv_heads
+    if job.table != 0:
+        batch, key = load_i32(job.table + batch * job.table_stride + 4 * (key // job.page)), key % job.page
+    return job.k + batch * job.k_batch + kv_head * job.k_head + key * job.k_token
+
+
+@jit
+def v_address(job, head, key):
+    """Address of a row of V."""
+    batch, kv_head = head // job.kv_heads, head % job.kv_heads
+    if job.table != 0:
+        batch, key = load_i32(job.table + batch * job.table_stride + 4 * (key // job.page)), key % job.page
+    return job.v + batch * job.v_batch + kv_head * job.v_head + key * job.v_token
+
+
+@jit
+def is_direct(isa, job, storage, dim_stride):
+    """Whether rows are whole vectors that can be read in place."""
+    return dim_stride == size_of(storage) and job.head_dim % lanes(isa) == 0
+
+
+@jit
+def widen_rows(isa, job, storage, source, token, dim, count, target, width):
+    """Copy `count` rows as fp32, padded with zeros to `width`."""
+    whole = job.head_dim - job.head_dim % lanes(isa) if dim == size_of(storage) else 0
+    for row in range(count):
+        at, to = source + row * token, target + 4 * width * row
+        for c in range(0, whole, lanes(isa)):
+            store(load_widened(isa, storage, at + c * dim), to + 4 * c)
+        for c in range(whole, job.head_dim):
+            store_f32(load_scalar_widened(storage, at + c * dim), to + 4 * c)
+        for c in range(job.head_dim, width):
+            store_f32(np.float32(0), to + 4 * c)
