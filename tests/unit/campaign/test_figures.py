@@ -174,6 +174,23 @@ def test_the_sidecar_holds_exactly_what_is_drawn(figure, name, drawings):
     assert set(points) == set(rows["value"])
 
 
+@every
+def test_points_lie_inside_the_axes_and_spread_over_them(figure, name, drawings):
+    for axis in drawings[figure, name].figure.axes:
+        points = [
+            np.column_stack([np.asarray(line.get_xdata(), float), np.asarray(line.get_ydata(), float)])
+            for line in axis.get_lines()
+            if line.get_marker() in tuple("osD^vPX<>") and line.get_transform() == axis.transData
+        ]
+        if not points:
+            continue
+        points = np.concatenate(points)
+        heights = axis.transAxes.inverted().transform(axis.transData.transform(points))
+        assert (heights > -0.001).all() and (heights < 1.001).all()
+        spread = points[:, 1].max() / points[:, 1].min()
+        assert spread < 1.5 or np.ptp(heights[:, 1]) > 0.1
+
+
 @each_figure
 def test_axes_have_labels_with_units(figure, drawings):
     for axis in drawings[figure, "workstation"].figure.axes:
@@ -327,6 +344,16 @@ def test_of_several_variants_the_default_is_shown(campaigns):
     assert set(frame.loc[frame["method"] == "streaming", "label"]) == {"streaming block=128"}
     options = {json.loads(text).get("block") for text in frame["options"]}
     assert options == {None, 128}
+
+
+def test_each_workload_has_its_own_variant_of_a_method():
+    records = []
+    for workload, options in ((factory.query(), {"block": 64}), (factory.prefill(), {})):
+        methods = [factory.entry("gemm", workload, Layout())]
+        methods += [factory.entry("streaming", workload, Layout(), options=options)]
+        records.append(factory.attention(workload, Layout(), methods))
+    rows = find_figure("runtime").draw(aggregate(records), Options(published=False)).rows
+    assert set(rows["label"]) == {"gemm", "streaming", "streaming block=64"}
 
 
 def test_shapes_of_one_layout_stand_together(drawings):

@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -198,9 +199,10 @@ def titled(title: str, *conditions: str) -> str:
 
 
 def representatives(frame: pd.DataFrame) -> pd.DataFrame:
-    """One variant of each method: the one measured at most points, and of several such the default options."""
-    chosen = [_representative(rows) for _, rows in frame.groupby("method")]
-    return frame[frame["label"].isin(chosen)]
+    """One variant of each method in each workload: that measured at most points, of several such the default."""
+    chosen = {(workload, _representative(rows)) for (workload, _), rows in frame.groupby(["workload", "method"])}
+    pairs = zip(frame["workload"], frame["label"], strict=True)
+    return frame[np.array([pair in chosen for pair in pairs], dtype=bool)]
 
 
 def _representative(rows: pd.DataFrame) -> str:

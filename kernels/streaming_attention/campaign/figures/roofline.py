@@ -93,7 +93,7 @@ def _draw_panel(axis: Axes, rows: pd.DataFrame, every: pd.DataFrame, marks: dict
     axis.set_xlim(*span)
     axis.set_xlabel("arithmetic intensity (FLOP/byte)")
     style.axis_of_values(axis, "performance (GFLOP/s)")
-    axis.set_ylim(0.35 * every.loc[every["quantity"] == "performance", "value"].min(), 2.5 * every["value"].max())
+    axis.set_ylim(0.35 * points["value"].min(), 2.5 * max(points["value"].max(), _flat(rows)["value"]))
     style.plain_log(axis.xaxis)
     style.panel_title(axis, f"{rows['panel'].iloc[0]}: roof measured on this layout")
 
@@ -113,7 +113,7 @@ def _span(rows: pd.DataFrame) -> tuple[float, float]:
 
 def _draw_roof(axis: Axes, rows: pd.DataFrame, span: tuple[float, float]) -> None:
     slope = rows[rows["quantity"] == "bandwidth"].iloc[0]
-    flat = rows[rows["quantity"] == "compute"].iloc[0]
+    flat = _flat(rows)
     x = np.geomspace(*span, 200)
     low, middle, high = (
         np.minimum(x * _bound(slope, bound), _bound(flat, bound)) for bound in ("low", "value", "high")
@@ -125,7 +125,12 @@ def _draw_roof(axis: Axes, rows: pd.DataFrame, span: tuple[float, float]) -> Non
     axis.annotate(f"{COMPUTE} {flops} GFLOP/s", (span[1], flat["value"]), (-3, 4), ha="right", **place)
     middle = span[0] ** 0.35 * (flat["value"] / slope["value"]) ** 0.65
     rate = f"{slope['label']} {slope['value']:.1f} GB/s"
-    axis.annotate(rate, (middle, middle * slope["value"]), (-6, 3), ha="right", **place)
+    axis.annotate(rate, (middle, middle * slope["value"]), (6, -3), ha="left", va="top", **place)
+
+
+def _flat(rows: pd.DataFrame) -> pd.Series:
+    """The row of the compute ceiling."""
+    return rows[rows["quantity"] == "compute"].iloc[0]
 
 
 def _bound(row: pd.Series, bound: str) -> float:

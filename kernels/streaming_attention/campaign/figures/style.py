@@ -148,6 +148,18 @@ class Page:
             axis.remove()
         del self.axes[panels:]
 
+    @classmethod
+    def of_lines(cls, title: str, explanation: str, lines: Sequence[Sequence]) -> Page:
+        """A page with a row of axes for each line, some of them shorter; there is one of ``axes`` for every cell."""
+        columns = max(len(line) for line in lines)
+        page = cls(title, explanation, len(lines) * columns, columns)
+        filled = [column < len(line) for line in lines for column in range(columns)]
+        for axis, full in zip(page.axes, filled, strict=True):
+            if not full:
+                axis.remove()
+        page.axes = [axis for axis, full in zip(page.axes, filled, strict=True) if full]
+        return page
+
     def finish(self, handles: Sequence[Line2D] = (), notes: Sequence[Line2D] = ()) -> Figure:
         """Write the header and settle the sizes; the figure is done.
 
@@ -303,7 +315,7 @@ _DETAIL_WIDTH = {1: 100, 2: 74, 3: 52}
 
 
 def guide(axis: Axes, x: Sequence[float], y: Sequence[float], label: str, **place) -> None:
-    """A thin grey line that no measurement stands behind, named at its end; it never stretches the axes."""
+    """A thin grey line that no measurement stands behind, named at its end; it never stretches the finished axes."""
     low, high = axis.get_ylim()
     axis.plot(x, y, color="#999999", linewidth=0.9, linestyle=(0, (6, 3)), zorder=1.5)
     axis.set_ylim(low, high)

@@ -34,12 +34,11 @@ def draw(tables: Tables, options: Options) -> Drawn:
     lines = [line for panel in panels(representatives(passed(tables))) for line in _lines(tables, panel, options)]
     if not lines:
         return style.empty(TITLE, "no passed measurement on more than one worker in this campaign")
-    columns = max(len(line) for line in lines)
-    cells = [cell for line in lines for cell in (*line, *[None] * (columns - len(line)))]
-    page = style.Page(TITLE, EXPLANATION, len(cells), columns)
+    cells = [cell for line in lines for cell in line]
+    page = style.Page.of_lines(TITLE, EXPLANATION, lines)
     for axis, rows in zip(page.axes, cells, strict=True):
-        axis.remove() if rows is None else _draw_panel(axis, rows)
-    rows = stack([cell for cell in cells if cell is not None])
+        _draw_panel(axis, rows)
+    rows = stack(cells)
     modes = set(_mode(rows))
     handles = [
         style.handle(text, style.MARKS[mode], line=mode != "hybrid") for mode, text in MODES.items() if mode in modes
@@ -60,8 +59,11 @@ def _lines(tables: Tables, panel: Panel, options: Options) -> list[list[pd.DataF
 
 
 def _lengths(frame: pd.DataFrame) -> list[int]:
-    counts = frame.groupby("keys")["workers"].nunique()
-    lengths = sorted(counts[counts > 1].index)
+    """Up to three T with several numbers of workers; if any has threads and ranks, only such."""
+    counts = frame.groupby("keys")[["workers", "threads", "ranks"]].nunique()
+    counts = counts[counts["workers"] > 1]
+    both = counts[(counts["threads"] > 1) & (counts["ranks"] > 1)]
+    lengths = sorted((both if len(both) else counts).index)
     middle = lengths[len(lengths) // 2 : len(lengths) // 2 + 1]
     return lengths if len(lengths) <= LENGTHS else [lengths[0], *middle, lengths[-1]]
 
