@@ -48,6 +48,30 @@ class Option:
 
 
 @dataclass(frozen=True)
+class Choices:
+    """A word that a method can be tuned with, out of a few.
+
+    Parameters
+    ----------
+    default : str
+    values : tuple of str
+    """
+
+    default: str
+    values: tuple[str, ...]
+
+    @property
+    def allowed(self) -> str:
+        return f"one of {', '.join(self.values)}"
+
+    def check(self, name: str, value) -> str:
+        """The value, or an OptionError that says what is allowed."""
+        if value not in self.values:
+            raise OptionError(f"option {name}: {value!r} is not {self.allowed}")
+        return value
+
+
+@dataclass(frozen=True)
 class Method:
     """A way to compute attention.
 
@@ -67,7 +91,7 @@ class Method:
         Whether it can use more than one thread.
     same_bits : bool
         Whether the same inputs give the same bits on any number of threads.
-    options : mapping of str to Option
+    options : mapping of str to Option or Choices
     requires : tuple of str
         Importable modules it needs beyond this package's own dependencies.
     limits : callable, optional
@@ -84,7 +108,7 @@ class Method:
     dtypes: tuple[str, ...] = tuple(DTYPES)
     threads: bool = True
     same_bits: bool = True
-    options: Mapping[str, Option] = field(default_factory=dict)
+    options: Mapping[str, Option | Choices] = field(default_factory=dict)
     requires: tuple[str, ...] = ()
     limits: Callable[[Workload], str | None] | None = None
 

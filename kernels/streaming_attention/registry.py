@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from streaming_attention import models
-from streaming_attention.method import Method, Option, OptionError
-from streaming_attention.streaming import schedule
+from streaming_attention.method import Choices, Method, Option, OptionError
+from streaming_attention.streaming import footprint, schedule
 from streaming_attention.workload import Workload
 
 __all__ = ["METHODS", "Choice", "Method", "Option", "OptionError", "UnknownMethod", "expand", "find_method"]
@@ -20,6 +20,9 @@ __all__ = ["METHODS", "Choice", "Method", "Option", "OptionError", "UnknownMetho
 class UnknownMethod(ValueError):
     """A name that the registry doesn't hold."""
 
+
+ISA = Choices(default=footprint.BEST, values=footprint.ISA_NAMES)
+"""Instruction set of the vector kernels."""
 
 BLOCK = Option(default=schedule.BLOCK, minimum=16, maximum=4096)
 """Keys that share one step of the online softmax."""
@@ -55,9 +58,19 @@ _ALL = (
     ),
     Method(
         name="streaming",
-        summary="online softmax over blocks of keys, nothing written out; K/V spread over MPI ranks",
-        target="streaming_attention.streaming.attend:prepare",
+        summary="online softmax in vector registers: prefill and decode kernels; K/V spread over MPI ranks",
+        target="streaming_attention.streaming.vector:prepare",
         distributed_target="streaming_attention.distributed.spread:prepare",
+        rate=150.0,
+        workspace=footprint.workspace,
+        distributed_workspace=footprint.workspace,
+        options={"isa": ISA},
+    ),
+    Method(
+        name="streaming_loops",
+        summary="the same algorithm as plain loops, the rung to read first; K/V spread over MPI ranks",
+        target="streaming_attention.streaming.attend:prepare",
+        distributed_target="streaming_attention.distributed.spread:prepare_loops",
         rate=40.0,
         workspace=schedule.workspace,
         distributed_workspace=schedule.workspace,

@@ -64,8 +64,8 @@ def test_source_of_an_unknown_module_is_an_error():
     [
         ("naive", ["naive"]),
         ({"streaming": None}, ["streaming"]),
-        ({"streaming": {"block": 64}}, ["streaming block=64"]),
-        ({"streaming": {"block": [64, 128]}}, ["streaming block=64", "streaming block=128"]),
+        ({"streaming_loops": {"block": 64}}, ["streaming_loops block=64"]),
+        ({"streaming_loops": {"block": [64, 128]}}, ["streaming_loops block=64", "streaming_loops block=128"]),
     ],
 )
 def test_expand(entry, labels):
@@ -80,12 +80,12 @@ def test_expand(entry, labels):
         ("flash", UnknownMethod, ["'flash'", "naive", "streaming"]),
         (3, UnknownMethod, ["3"]),
         ({"naive": None, "gemm": None}, UnknownMethod, ["one name"]),
-        ({"streaming": {"blocks": 64}}, OptionError, ["blocks", "streaming", "block"]),
+        ({"streaming_loops": {"blocks": 64}}, OptionError, ["blocks", "streaming", "block"]),
         ({"naive": {"block": 64}}, OptionError, ["block", "naive", "none"]),
-        ({"streaming": {"block": 8}}, OptionError, ["block", "8", "16 to 4096"]),
-        ({"streaming": {"block": "64"}}, OptionError, ["block", "'64'", "integer"]),
-        ({"streaming": {"block": True}}, OptionError, ["block", "True"]),
-        ({"streaming": {"block": []}}, OptionError, ["block", "empty"]),
+        ({"streaming_loops": {"block": 8}}, OptionError, ["block", "8", "16 to 4096"]),
+        ({"streaming_loops": {"block": "64"}}, OptionError, ["block", "'64'", "integer"]),
+        ({"streaming_loops": {"block": True}}, OptionError, ["block", "True"]),
+        ({"streaming_loops": {"block": []}}, OptionError, ["block", "empty"]),
         ({"streaming": 64}, OptionError, ["streaming", "64"]),
     ],
 )
@@ -110,8 +110,8 @@ def test_option_bounds_belong_to_the_range():
 
 
 def test_equal_choices_hash_alike():
-    assert {Choice("streaming", {"block": 64}), Choice("streaming", {"block": 64})} == {
-        expand({"streaming": {"block": 64}})[0]
+    assert {Choice("streaming_loops", {"block": 64}), Choice("streaming_loops", {"block": 64})} == {
+        expand({"streaming_loops": {"block": 64}})[0]
     }
 
 

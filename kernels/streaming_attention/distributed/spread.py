@@ -18,8 +18,7 @@ import numpy as np
 
 from streaming_attention.inputs import Inputs
 from streaming_attention.prepared import COMMUNICATION, COMPUTE, Prepared
-from streaming_attention.streaming import schedule, state
-from streaming_attention.streaming.attend import PartialAttention
+from streaming_attention.streaming import attend, schedule, state, vector
 
 _TAG = 1
 
@@ -33,14 +32,22 @@ def prepare(inputs: Inputs, threads: int, comm, options: Mapping) -> Prepared:
         This rank's, as :func:`streaming_attention.inputs.make_inputs` slices them; the slice may be empty.
     comm : mpi4py.MPI.Comm
     options : mapping
-        ``block``, as in :func:`streaming_attention.streaming.attend.prepare`.
+        ``isa``, as in :func:`streaming_attention.streaming.vector.prepare`.
 
     Returns
     -------
     Prepared
         Complete on rank 0; the output of the others is overwritten with what they sent.
     """
-    part = PartialAttention(inputs, threads, options.get("block", schedule.BLOCK))
+    return _merged(vector.PartialAttention(inputs, threads, options), comm)
+
+
+def prepare_loops(inputs: Inputs, threads: int, comm, options: Mapping) -> Prepared:
+    """The same with plain loops on every rank; ``options`` may give ``block``."""
+    return _merged(attend.PartialAttention(inputs, threads, options.get("block", schedule.BLOCK)), comm)
+
+
+def _merged(part, comm) -> Prepared:
     tree = MergeTree(part, comm)
     stages = [(COMPUTE, part.compute), (COMMUNICATION, tree.merge)]
     if comm.Get_rank() == 0:
@@ -53,12 +60,12 @@ class MergeTree:
 
     Parameters
     ----------
-    part : PartialAttention
+    part : streaming_attention.streaming.attend.PartialAttention or its like
         Its state is sent, or merged into.
     comm : mpi4py.MPI.Comm
     """
 
-    def __init__(self, part: PartialAttention, comm):
+    def __init__(self, part, comm):
         self.comm = comm
         self.children, self.parent = relatives(comm.Get_rank(), comm.Get_size())
         self.mine, self.views = part.state, (part.peaks, part.totals, part.outs)

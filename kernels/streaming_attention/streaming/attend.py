@@ -98,10 +98,15 @@ class PartialAttention:
 
     def finish(self) -> None:
         """Divide ``outs`` by the totals and take the log-sum-exp."""
-        threads = self.threads if self.peaks.size >= THREADED_ROWS else 1
-        rows = self.outs.reshape(self.peaks.size, self.outs.shape[-1])
-        arguments = self.peaks.ravel(), self.totals.ravel(), rows, self._lse.ravel()
-        share_out(loops.finish_rows, loops.finish_rows_threaded, threads, *arguments)
+        finish_rows(self.peaks, self.totals, self.outs, self._lse, self.threads)
+
+
+def finish_rows(peaks, totals, outs, lse, threads: int) -> None:
+    """Divide ``outs`` (heads, rows, head_dim) by the totals, in place, and write each row's log-sum-exp."""
+    threads = threads if peaks.size >= THREADED_ROWS else 1
+    rows = outs.reshape(peaks.size, outs.shape[-1])
+    arguments = peaks.ravel(), totals.ravel(), rows, lse.ravel()
+    share_out(loops.finish_rows, loops.finish_rows_threaded, threads, *arguments)
 
 
 def seen_keys(inputs: Inputs) -> np.ndarray:

@@ -23,7 +23,19 @@ AXES = {"bhtd": (0, 1, 2, 3), "bthd": (0, 2, 1, 3)}
 
 
 def run_prefill(
-    q, k, v, out, lse=None, *, causal=False, scale=None, window=(None, None), threads=1, layout="bhtd", isa=None
+    q,
+    k,
+    v,
+    out,
+    lse=None,
+    *,
+    causal=False,
+    scale=None,
+    window=(None, None),
+    offset=None,
+    threads=1,
+    layout="bhtd",
+    isa=None,
 ):
     """Attention of every query over all its keys, into `out`.
 
@@ -36,7 +48,10 @@ def run_prefill(
     lse : ndarray, float32, (batch, heads, queries), C-contiguous, optional
         Receives the natural log-sum-exp of each row.
     causal : bool
-        Query i sees the keys j <= i + keys - queries.
+        Query i sees the keys j <= i + offset.
+    offset : int, optional
+        ``keys - queries`` unless given, so that the last query stands at the last key; otherwise where `k` and `v`
+        are a slice of the keys.
     scale : float, optional
         ``head_dim ** -0.5`` unless given.
     window : (int or None, int or None)
@@ -46,7 +61,7 @@ def run_prefill(
         The best of this CPU unless given.
     """
     isa = isa or select_isa()
-    job = _describe(q, k, v, out, lse, causal, scale, window, AXES[layout], AXES[layout])
+    job = _describe(q, k, v, out, lse, causal, scale, window, offset, AXES[layout], AXES[layout])
     rows = job["queries"] * (job["heads"] // job["kv_heads"])
     heads = job["batch"] * job["kv_heads"]
     job["strips"] = strips = min(STRIPS, max(1, heads * rows // (isa.width * threads * 4)))
@@ -65,6 +80,7 @@ def run_decode(
     causal=True,
     scale=None,
     window=(None, None),
+    offset=None,
     threads=1,
     layout="bhtd",
     isa=None,
@@ -91,7 +107,7 @@ def run_decode(
     """
     isa = isa or select_isa()
     kv_axes = AXES[kv_layout or (layout if block_table is None else "bthd")]
-    job = _describe(q, k, v, out, lse, causal, scale, window, AXES[layout], kv_axes, block_table)
+    job = _describe(q, k, v, out, lse, causal, scale, window, offset, AXES[layout], kv_axes, block_table)
     heads, rows = job["batch"] * job["kv_heads"], job["queries"] * (job["heads"] // job["kv_heads"])
     if job["page"] % decode.STEP:
         raise ValueError(f"block_table: pages hold {job['page']} keys; allowed: multiples of {decode.STEP}")
@@ -115,7 +131,7 @@ DECODE = {"f": decode.decode_fp32, "H": decode.decode_bf16, "e": decode.decode_f
 _PACK = struct.Struct(f"{len(JOB.names) - 1}qd")
 
 
-def _describe(q, k, v, out, lse, causal, scale, window, axes, kv_axes, block_table=None) -> dict:
+def _describe(q, k, v, out, lse, causal, scale, window, offset, axes, kv_axes, block_table=None) -> dict:
     """The fields of a job that every kernel needs, the others 0."""
     b, h, t, d = axes
     job = dict.fromkeys(JOB.names, 0)
@@ -131,7 +147,7 @@ def _describe(q, k, v, out, lse, causal, scale, window, axes, kv_axes, block_tab
         job["table"], job["table_stride"], job["page"] = block_table.ctypes.data, block_table.strides[0], job["keys"]
         job["keys"] *= block_table.shape[1]
     left, right = window
-    job["offset"] = job["keys"] - job["queries"]
+    job["offset"] = job["keys"] - job["queries"] if offset is None else offset
     job["left"] = UNBOUNDED if left is None else left
     job["right"] = 0 if causal else UNBOUNDED if right is None else right
     job["scale"] = (job["head_dim"] ** -0.5 if scale is None else scale) * math.log2(math.e)

@@ -244,8 +244,8 @@ def _default_methods(workload: Workload, layout: Layout, repeat: int) -> list[di
     rng = np.random.default_rng([workload.keys, workload.queries, layout.ranks, layout.threads, repeat])
     drift = rng.lognormal(0.0, 0.04)
     entries = []
-    for method, options in (("naive", {}), ("gemm", {}), ("streaming", {"block": 64}), ("streaming", {"block": 128}),
-                            ("streaming", {"block": 256}), ("torch_sdpa", {})):  # fmt: skip
+    for method, options in (("naive", {}), ("gemm", {}), ("streaming_loops", {"block": 64}), ("streaming_loops", {"block": 128}),
+                            ("streaming_loops", {"block": 256}), ("torch_sdpa", {})):  # fmt: skip
         status, reason = "passed", None
         if layout.ranks > 1 and method != "streaming":
             status, reason = "infeasible", f"{method} runs in one process, the layout has {layout.ranks} ranks"
@@ -259,7 +259,7 @@ def _default_methods(workload: Workload, layout: Layout, repeat: int) -> list[di
 
 def _published_methods(workload: Workload, layout: Layout, repeat: int) -> list[dict]:
     rng = np.random.default_rng([workload.keys, layout.ranks, layout.threads, repeat])
-    methods = [("streaming", {"block": block}) for block in (64, 128, 256)]
+    methods = [("streaming_loops", {"block": block}) for block in (64, 128, 256)]
     if layout.ranks == 1:
         methods = [("naive", {}), ("gemm", {}), *methods]
     return [entry(method, workload, layout, options=options, rng=rng) for method, options in methods]

@@ -1,0 +1,58 @@
+"""Which vector kernel a workload gets, and the memory it needs; light to import, since plans ask.
+
+Sizes are those of the widest instruction set (AVX-512), an upper bound for the others; a test holds them against
+what the kernels really allocate.
+"""
+
+from __future__ import annotations
+
+from streaming_attention.workload import DTYPES, Workload
+
+BEST = "best"
+ISA_NAMES = (BEST, "avx512", "avx2", "portable")
+"""Instruction sets that a caller may force; ``best`` is the widest that this CPU runs."""
+
+FEW_ROWS = 16
+"""Rows per K/V head below which lanes run along head_dim (decode) instead of along rows (prefill)."""
+
+_LANES, _WIDTH, _TILE_ROWS = 16, 48, 8
+_BLOCK, _STRIPS, _UNITS = 128, 4, 8
+_SPLIT, _PANEL, _PAGE = 1024, 64, 4096
+
+
+def rows_per_head(workload: Workload) -> int:
+    """Query rows that share a K/V head."""
+    return workload.heads // workload.kv_heads * workload.queries
+
+
+def is_decode(workload: Workload) -> bool:
+    """Whether so few rows share a K/V head that the decode kernel serves it."""
+    return rows_per_head(workload) < FEW_ROWS
+
+
+def workspace(workload: Workload, threads: int, *, isa: str = BEST, ranks: int = 1) -> int:
+    """Bytes of the rank that holds most, beyond Q, K, V and O: O(threads x head_dim + rows x head_dim x splits).
+
+    Scratch of every thread, log-sum-exp of every row; in decode the results of the splits of the keys; over ranks the
+    states that travel.
+    """
+    rows = rows_per_head(workload)
+    heads = workload.batch * workload.kv_heads
+    scratch = _decode_scratch if is_decode(workload) else _prefill_scratch
+    splits = max(1, -(-workload.keys // ranks // _SPLIT))
+    partial = heads * splits * rows * (workload.head_dim + _LANES + 2) if is_decode(workload) and splits > 1 else 0
+    states = heads * rows * (workload.head_dim + 2) * (ranks > 1)
+    floats = partial + heads * rows + states
+    return threads * (scratch(workload.head_dim, rows) + 3 * _PAGE) + floats * DTYPES["fp32"] + 8 * heads
+
+
+def _prefill_scratch(head_dim: int, rows: int) -> int:
+    """A block of scores, and strips with Q, O and a few single rows each."""
+    strip = _UNITS + 2 * head_dim + _TILE_ROWS + head_dim // _WIDTH + 1
+    return 4 * _WIDTH * (_BLOCK + _TILE_ROWS + _STRIPS * strip)
+
+
+def _decode_scratch(head_dim: int, rows: int) -> int:
+    """Q and O of every row, a panel of scores, a panel of widened keys."""
+    width = -(-head_dim // _LANES) * _LANES
+    return 4 * (width * (2 * rows + 3) + 2 * (rows + 8) + _PANEL * (rows + width + _LANES * rows) + 8 * _LANES)

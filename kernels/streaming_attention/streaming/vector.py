@@ -1,0 +1,70 @@
+"""The vector kernels as a method of the registry: a call with everything allocated, to be repeated."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from streaming_attention.inputs import Inputs
+from streaming_attention.prepared import COMPUTE, Prepared
+from streaming_attention.simd.isa import select_isa
+from streaming_attention.streaming import footprint, state
+from streaming_attention.streaming.attend import finish_rows
+from streaming_attention.streaming.front import run_decode, run_prefill
+
+
+def prepare(inputs: Inputs, threads: int, comm: None, options: Mapping) -> Prepared:
+    """Streaming attention on one rank; ``options`` may give ``isa``."""
+    run, kernel = choose_kernel(inputs, threads, options)
+    output = np.empty_like(inputs.q)
+    lse = np.empty(inputs.q.shape[:3], np.float32)
+    return Prepared([(COMPUTE, lambda: run(output, lse))], output, kernel, lse=lse)
+
+
+def choose_kernel(inputs: Inputs, threads: int, options: Mapping):
+    """The kernel for these shapes as ``run(out, lse)`` and its name.
+
+    Few rows of Q share a K/V head: decode, whose lanes run along head_dim. Many: prefill, whose lanes run along rows.
+    """
+    workload = inputs.workload
+    isa = select_isa(None if options.get("isa", footprint.BEST) == footprint.BEST else options["isa"])
+    name, launch = ("decode", run_decode) if footprint.is_decode(workload) else ("prefill", run_prefill)
+    arguments = {
+        "causal": workload.causal,
+        "scale": inputs.scale,
+        "offset": workload.keys - workload.queries - inputs.key_start,
+        "threads": threads,
+        "isa": isa,
+    }
+
+    def run(out, lse):
+        launch(inputs.q, inputs.k, inputs.v, out, lse, **arguments)
+
+    return run, f"streaming.{name} {isa.name}"
+
+
+class PartialAttention:
+    """Q against one slice of the keys; see :class:`streaming_attention.streaming.attend.PartialAttention`.
+
+    A finished row is a state too: its output with peak = log-sum-exp and total = 1, or the empty state.
+    """
+
+    def __init__(self, inputs: Inputs, threads: int, options: Mapping):
+        workload = inputs.workload
+        heads, rows = workload.batch * workload.kv_heads, workload.heads // workload.kv_heads * workload.queries
+        self.run, self.kernel = choose_kernel(inputs, threads, options)
+        self.threads = threads
+        self.state = np.empty(heads * rows * (workload.head_dim + 2), np.float32)
+        self.peaks, self.totals, self.outs = state.split(self.state, heads, rows)
+        self._lse = np.empty((heads, rows), np.float32)
+        self.output, self.lse = self.outs.reshape(inputs.q.shape), self._lse.reshape(inputs.q.shape[:3])
+
+    def compute(self) -> None:
+        """States of every row over the keys held here."""
+        self.run(self.output, self.peaks.reshape(self.lse.shape))
+        np.not_equal(self.peaks, -np.inf, out=self.totals, casting="unsafe")
+
+    def finish(self) -> None:
+        """Divide ``outs`` by the totals and take the log-sum-exp."""
+        finish_rows(self.peaks, self.totals, self.outs, self._lse, self.threads)
