@@ -1,7 +1,8 @@
 """Compiled functions by address, so that a launch costs no type inspection and kernels can be handed to threads.
 
 The functions take an :class:`~.isa.Isa` first and int64 after it, and return nothing or an int64. Calling one through
-:func:`callable_from` releases the interpreter's lock and takes 0.5 microseconds, against 4 through Numba's dispatcher.
+:func:`callable_from` releases the interpreter's lock; with it a smallest call on two threads
+took 15.2 microseconds, with Numba's dispatcher 18.8 (Zen 5).
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ Lanes are always queries. So K and V are read where they lie, through scalar bro
 have: nothing is packed but Q, head_dim need not be a multiple of anything, and the maxima and sums of the
 softmax are lane by lane, without a horizontal reduction.
 
-Plain Numba loops over the same tile reach 11-23% of the FMA peak; this form 97-99% (Zen 5, AVX-512).
+Plain Numba loops over the same tile reach 11-23% of the FMA peak; this form 95-99% (Zen 5, AVX-512).
 """
 
 from __future__ import annotations

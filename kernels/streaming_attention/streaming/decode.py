@@ -39,8 +39,8 @@ PANEL = 64
 """Keys between two softmax steps."""
 NEAR, NEAR_NARROW = 16, 64
 """How many keys ahead memory is prefetched, for fp32 and for narrower storage: 8 to 16 KiB at head_dim 128. Twice as
-far, K and V together leave the L1 cache before they are used, which cost fp32 a tenth of its bandwidth; half as far cost
-narrow storage a fifth (Zen 5, one core)."""
+far cost fp32 a tenth of its bandwidth, because K and V together leave the L1 cache before they are used; half as far
+cost narrow storage up to a twentieth (Zen 5, one core, medians of 7 on a noisy machine)."""
 STEP = 16
 """Keys added to O at a time: the smallest page."""
 LOWEST_MAXIMUM = np.float32(-1e38)

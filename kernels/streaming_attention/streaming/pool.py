@@ -35,7 +35,7 @@ from streaming_attention.simd.memory import (
 )
 
 SPIN = 2000
-"""Rounds of looking for work before a helper sleeps: about 40 microseconds."""
+"""Rounds of looking for work before a helper sleeps: tens of microseconds."""
 PATIENCE = 20000
 """Rounds of waiting for the others' last tasks before the caller yields its core between looks."""
 MAX_THREADS = 1024
