@@ -19,7 +19,8 @@ from streaming_attention.campaign.figures.data import (
     titled,
     with_lengths,
 )
-from streaming_attention.campaign.figures.layouts import name_layout, narrowest_and_widest, on_layout
+from streaming_attention.campaign.figures.layouts import narrowest_and_widest, on_layout
+from streaming_attention.campaign.words import say_layout
 
 TITLE = FIGURES["scaling"]
 EXPLANATION = """Time of one call over the number of keys, both axes logarithmic. Dashed guides have the slope with
@@ -53,7 +54,7 @@ def _line(tables: Tables, panel: Panel, options: Options) -> list[tuple[pd.DataF
     """The rows of a workload on each of the layouts, and the exponent of its work."""
     shown = []
     for layout in _layouts(panel.frame):
-        title = titled(panel.title, name_layout(layout))
+        title = titled(panel.title, say_layout(layout))
         here = on_layout(panel.frame, layout)
         times = panel.published(options)
         times = times[(times["ranks"] == layout["ranks"]) & (times["threads"] == layout["threads"])]

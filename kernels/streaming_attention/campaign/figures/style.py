@@ -28,6 +28,7 @@ from streaming_attention.campaign import published
 from streaming_attention.campaign.aggregate import write_csv
 from streaming_attention.campaign.figures.data import Drawn, sidecar
 from streaming_attention.campaign.files import sha256_of, write_atomically
+from streaming_attention.campaign.words import say_length, say_number
 
 INK, MUTED, FAINT = "#222222", "#666666", "#d9d9d9"
 RC = {
@@ -342,7 +343,7 @@ def axis_of_keys(axis: Axes, keys: Iterable[int]) -> None:
     keys = sorted(set(keys))
     axis.set_xscale("log", base=2)
     axis.xaxis.set_major_locator(FixedLocator(keys))
-    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format_count(value)))
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: say_length(value)))
     axis.xaxis.set_minor_locator(NullLocator())
     axis.set_xlim(keys[0] / 1.35, keys[-1] * 1.35)
     axis.set_xlabel("sequence length T (keys)")
@@ -374,7 +375,7 @@ def axis_of_values(axis: Axes, label: str, log: bool = True) -> None:
 def plain_log(axis: Axis) -> None:
     """Ticks of a logarithmic axis as plain numbers, as many as its range asks for."""
     axis.set_major_locator(_PlainLocator())
-    axis.set_major_formatter(FuncFormatter(lambda value, _: format_number(value)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: say_number(value)))
     axis.set_minor_locator(NullLocator())
 
 
@@ -392,16 +393,3 @@ class _PlainLocator(Locator):
             return MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]).tick_values(vmin, vmax)
         subs = (1, 1.5, 2, 3, 5, 7) if decades < 1.1 else (1, 2, 5) if decades < 3.4 else (1,)
         return LogLocator(base=10, subs=subs, numticks=20).tick_values(vmin, vmax)
-
-
-def format_number(value: float) -> str:
-    """Short, without a mathematical layout: 1e-7, 0.05, 3, 20 000."""
-    return f"{value:,.0f}".replace(",", " ") if 1e3 <= value < 1e6 else f"{value:.6g}".replace("e-0", "e-")
-
-
-def format_count(value: float) -> str:
-    """A count of keys in powers of 1024 where it is one: 512, 8K, 64K, 1M."""
-    for unit, size in (("M", 1 << 20), ("K", 1 << 10)):
-        if value >= size and value * 2 % size == 0:
-            return f"{value / size:g}{unit}"
-    return f"{value:g}"

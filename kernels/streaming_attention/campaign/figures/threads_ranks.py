@@ -18,6 +18,7 @@ from streaming_attention.campaign.figures.data import (
     stack,
     titled,
 )
+from streaming_attention.campaign.words import say_length
 
 TITLE = FIGURES["threads_ranks"]
 EXPLANATION = """Time of one call over workers (ranks × threads). The dashed guide is the time on one worker divided
@@ -70,7 +71,7 @@ def _lengths(frame: pd.DataFrame) -> list[int]:
 
 def _rows(tables: Tables, panel: Panel, method: str, some: pd.DataFrame, options: Options) -> pd.DataFrame:
     keys = some["keys"].iloc[0]
-    title = titled(panel.title, method, f"T = {style.format_count(keys)}")
+    title = titled(panel.title, method, f"T = {say_length(keys)}")
     times = panel.published(options)
     times = times[(times["keys"] == keys) & (times["method"] == method)]
     return stack([_fastest(estimate(tables, frame, "time", title)) for frame in (some, times)])
