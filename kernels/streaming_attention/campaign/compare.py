@@ -16,9 +16,12 @@ from matplotlib.lines import Line2D
 from streaming_attention.campaign import html
 from streaming_attention.campaign.aggregate import LAYOUT, MEASUREMENTS, WORKLOAD, frame_of, read_csv, write_csv
 from streaming_attention.campaign.figures import style
-from streaming_attention.campaign.figures.layouts import name_layout
+from streaming_attention.campaign.figures.axes import plain_log
+from streaming_attention.campaign.figures.page import WIDTH, Page, empty, handle
 from streaming_attention.campaign.files import write_atomically
 from streaming_attention.campaign.statistics import CONFIDENCE, Interval, ratio_of_pools
+from streaming_attention.campaign.tables.common import described
+from streaming_attention.campaign.words import say_layout, say_length
 
 TOLERANCE = 0.05
 """Ratios within this share of 1 count as the same."""
@@ -142,16 +145,16 @@ def write_comparison(
 def render_page(comparison: Comparison) -> str:
     """The comparison as a page: what differs, how many of each verdict, and every point."""
     rows = comparison.rows
-    columns = {name: name for name in ("workload", "keys", "ranks", "threads", "label", "verdict")} | {
+    columns = {"workload": "workload", "length": "T", "shape": "shape", "layout": "layout", "label": "method"} | {
+        "verdict": "verdict",
         "ratio": f"{comparison.other} / {comparison.base}",
         "low": "low",
         "high": "high",
         "base_milliseconds": f"{comparison.base} (ms)",
         "other_milliseconds": f"{comparison.other} (ms)",
-        "point": "point",
     }
     numbers = ("ratio", "low", "high", "base_milliseconds", "other_milliseconds")
-    table = html.table(rows, columns, dict.fromkeys(numbers, html.number(4)), mark="verdict")
+    table = html.table(described(rows), columns, dict.fromkeys(numbers, html.number(4)), mark="verdict")
     intro = html.paragraph(f"{comparison.machines} {_counts(rows)} {_rule(comparison)}")
     return html.page(f"{comparison.other} against {comparison.base}", intro, table)
 
@@ -162,12 +165,12 @@ def draw(comparison: Comparison):
     rows = comparison.rows.dropna(subset="ratio")
     title = f"{comparison.other} against {comparison.base}"
     if rows.empty:
-        return style.empty(title, "the two campaigns have no point in common").figure
+        return empty(title, "the two campaigns have no point in common").figure
     distance = np.log(rows["ratio"]).abs()
     shown = rows.loc[distance.sort_values(ascending=False, kind="stable").index[:DRAWN_ROWS]].sort_values("ratio")
     left_out = f" Of {len(rows)} points the {len(shown)} most different are shown." if len(shown) < len(rows) else ""
     explanation = f"{comparison.machines} {_rule(comparison)}{left_out}"
-    page = style.Page(title, explanation, 1, width=style.WIDTH, height=0.9 + 0.23 * len(shown))
+    page = Page(title, explanation, 1, width=WIDTH, height=0.9 + 0.23 * len(shown))
     _draw_rows(page.axes[0], shown, comparison)
     present = [verdict for verdict in _MARKS if verdict in set(shown["verdict"])]
     return page.finish([_verdict_handle(verdict) for verdict in present])
@@ -220,14 +223,14 @@ def _draw_rows(axis: Axes, rows: pd.DataFrame, comparison: Comparison) -> None:
     axis.set_ylim(-0.7, len(rows) - 0.3)
     axis.set_xscale("log")
     axis.margins(x=0.08)
-    style.plain_log(axis.xaxis)
+    plain_log(axis.xaxis)
     axis.grid(axis="x", color=style.FAINT, linewidth=0.6)
     axis.set_xlabel(f"time of {comparison.other} / time of {comparison.base}")
 
 
 def _name_row(row: dict) -> str:
-    return f"{row['workload']}, T = {style.format_count(row['keys'])}, {name_layout(row)}, {row['label']}"
+    return f"{row['workload']}, T = {say_length(row['keys'])}, {say_layout(row)}, {row['label']}"
 
 
 def _verdict_handle(verdict: str) -> Line2D:
-    return style.handle(verdict, _MARKS[verdict])
+    return handle(verdict, _MARKS[verdict])

@@ -112,7 +112,8 @@ def test_only_passed_methods_have_timings(figure, name, drawings):
     assert set(timed.loc[timed["source"] == "measured", "status"]) <= {"passed"}
 
 
-@every
+@each_figure
+@pytest.mark.parametrize("name", ["workstation", "no records"])
 def test_the_figure_is_an_image_and_the_sidecar_reads_back(figure, name, drawings, tmp_path):
     drawn = drawings[figure, name]
     style.save(drawn, tmp_path / "x.svg", tmp_path / "x.csv")
@@ -366,15 +367,3 @@ def test_shapes_of_one_layout_stand_together(drawings):
 def test_an_unknown_figure_is_named_with_what_is_allowed():
     with pytest.raises(ValueError, match="figure 'pie': unknown; allowed: runtime, speedup"):
         find_figure("pie")
-
-
-@pytest.mark.parametrize(
-    ("value", "text"), [(512, "512"), (1024, "1K"), (1536, "1.5K"), (65536, "64K"), (1 << 20, "1M"), (1000, "1000")]
-)
-def test_lengths_are_written_short(value, text):
-    assert style.format_count(value) == text
-
-
-@pytest.mark.parametrize(("value", "text"), [(1e-7, "1e-7"), (0.05, "0.05"), (3.0, "3"), (20000.0, "20 000")])
-def test_numbers_on_axes_are_plain(value, text):
-    assert style.format_number(value) == text

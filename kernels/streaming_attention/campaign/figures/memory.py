@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 
 from streaming_attention.campaign.aggregate import LAYOUT, WORKLOAD, Tables
 from streaming_attention.campaign.figures import FIGURES, style
+from streaming_attention.campaign.figures.axes import axis_of_keys, axis_of_values, guide, plot
 from streaming_attention.campaign.figures.data import (
     Drawn,
     Options,
@@ -20,7 +21,9 @@ from streaming_attention.campaign.figures.data import (
     with_lengths,
     without_record,
 )
-from streaming_attention.campaign.figures.layouts import name_layout, on_layout
+from streaming_attention.campaign.figures.layouts import on_layout
+from streaming_attention.campaign.figures.page import Page, empty, legend_of, notes_of, panel_title
+from streaming_attention.campaign.words import say_layout
 
 TITLE = FIGURES["memory"]
 EXPLANATION = """Peak memory of the rank that needs most while it holds a method's tensors and workspace, both axes
@@ -35,18 +38,18 @@ def draw(tables: Tables, options: Options) -> Drawn:
     frame = representatives(passed(tables)).dropna(subset="peak_bytes")
     shown = [(panel, _rows(tables, panel)) for panel in with_lengths(panels(frame))]
     if not shown:
-        return style.empty(TITLE, "no passed measurement of memory in this campaign")
+        return empty(TITLE, "no passed measurement of memory in this campaign")
     rows = stack([some for _, some in shown])
     marks = style.marks_of(rows.loc[rows["source"] == "measured", "method"])
-    page = style.Page(TITLE, EXPLANATION, len(shown), height=3.6)
+    page = Page(TITLE, EXPLANATION, len(shown), height=3.6)
     for axis, (panel, some) in zip(page.axes, shown, strict=True):
         _draw_panel(axis, some, marks, panel.square)
-    return Drawn(page.finish(style.legend_of(rows, marks), style.notes_of(rows)), rows)
+    return Drawn(page.finish(legend_of(rows, marks), notes_of(rows)), rows)
 
 
 def _rows(tables: Tables, panel: Panel) -> pd.DataFrame:
     layout = _layout(panel.frame)
-    title = titled(panel.title, name_layout(layout))
+    title = titled(panel.title, say_layout(layout))
     ours = estimate(tables, on_layout(panel.frame, layout), "peak_memory", title)
     return stack([ours, *(_guide(tables, ours, quantity, title) for quantity in GUIDES)])
 
@@ -70,15 +73,15 @@ def _draw_panel(axis: Axes, rows: pd.DataFrame, marks: dict[str, style.Mark], sq
     for method, some in rows[rows["source"] == "measured"].groupby("method", sort=False):
         some = some.sort_values("keys")
         shift = 1.0 + 0.05 * (list(marks).index(method) - (len(marks) - 1) / 2)
-        style.plot(axis, some["keys"] * shift, some, marks[method])
-    style.panel_title(axis, rows["panel"].iloc[0])
-    style.axis_of_keys(axis, rows["keys"])
+        plot(axis, some["keys"] * shift, some, marks[method])
+    panel_title(axis, rows["panel"].iloc[0])
+    axis_of_keys(axis, rows["keys"])
     axis.set_yscale("log")
     axis.set_ylim(rows["value"].min() / 2, rows["value"].max() * 2)
-    style.axis_of_values(axis, "peak memory of a rank (MiB)")
+    axis_of_values(axis, "peak memory of a rank (MiB)")
     guides = rows[rows["source"] == "model"].groupby("quantity")
     above = guides["value"].max().idxmax()
     for quantity, some in guides:
         label = GUIDES[quantity].format("T²" if square else "T")
         align = "bottom" if quantity == above else "top"
-        style.guide(axis, some["keys"].tolist(), some["value"].tolist(), label, xytext=(12, 0), va=align)
+        guide(axis, some["keys"].tolist(), some["value"].tolist(), label, xytext=(12, 0), va=align)

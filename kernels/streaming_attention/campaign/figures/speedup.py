@@ -21,6 +21,8 @@ from streaming_attention.campaign.figures.data import (
     titled,
 )
 from streaming_attention.campaign.figures.layouts import LayoutAxis, draw_over_layouts, place_of_mixed
+from streaming_attention.campaign.figures.page import empty
+from streaming_attention.campaign.words import say_length
 
 TITLE = FIGURES["speedup"]
 EXPLANATION = """Median time of the reference method over that of the method, inside the same record; above 1 is
@@ -38,7 +40,7 @@ def draw(tables: Tables, options: Options) -> Drawn:
     shown = [_rows(tables, panel, options) for panel in every]
     shown = [rows for rows in shown if len(rows)]
     if not shown:
-        return style.empty(TITLE, "no passed measurement of two methods in one record in this campaign")
+        return empty(TITLE, "no passed measurement of two methods in one record in this campaign")
     drawn = draw_over_layouts(TITLE, EXPLANATION, shown, "speedup over the reference")
     for axis, rows in zip(drawn.figure.axes, shown, strict=True):
         _mark_reference(axis, rows["reference"].iloc[0])
@@ -54,7 +56,7 @@ def _rows(tables: Tables, panel: Panel, options: Options) -> pd.DataFrame:
     keys = pick_keys(some, options)
     some = some[some["keys"] == keys]
     place = place_of_mixed(panel, some)
-    title = titled(panel.title, f"T = {style.format_count(keys)}", *place, f"over {reference}")
+    title = titled(panel.title, f"T = {say_length(keys)}", *place, f"over {reference}")
     theirs = _published(panel, reference, keys, options)
     theirs = theirs[LayoutAxis(some).has(theirs)]
     return stack([estimate(tables, some, "speedup", title), estimate(tables, theirs, "speedup", title)])
