@@ -64,7 +64,7 @@ _ALL = (
         rate=150.0,
         workspace=footprint.workspace,
         distributed_workspace=footprint.workspace,
-        options={"isa": ISA},
+        options={"block": BLOCK, "isa": ISA},
     ),
     Method(
         name="streaming_loops",

@@ -1,6 +1,6 @@
 """One rank of the MPI tests: spread attention on given workloads; rank 0 writes what came out as JSON.
 
-``python -m mpi4py attend_over_ranks.py REPORT THREADS WORKLOADS`` under mpiexec; WORKLOADS is a JSON list.
+``python -m mpi4py attend_over_ranks.py REPORT METHOD THREADS WORKLOADS`` under mpiexec; WORKLOADS is a JSON list.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from streaming_attention.registry import METHODS
 from streaming_attention.workload import Workload
 
 
-def main(report: str, threads: str, workloads: str) -> None:
+def main(report: str, method: str, threads: str, workloads: str) -> None:
     comm = MPI.COMM_WORLD
-    results = [attend(Workload(**fields), int(threads), comm) for fields in json.loads(workloads)]
+    results = [attend(method, Workload(**fields), int(threads), comm) for fields in json.loads(workloads)]
     if comm.rank == 0:
         Path(report).write_text(json.dumps(results))
 
 
-def attend(workload: Workload, threads: int, comm) -> dict | None:
+def attend(method: str, workload: Workload, threads: int, comm) -> dict | None:
     """Compute twice on the same inputs and once on fresh ones."""
     inputs = make_inputs(workload, 1, comm.rank, comm.size)
-    prepared = METHODS["streaming"].load(max(2, comm.size))(inputs, threads, comm, {"block": 32})
+    prepared = METHODS[method].load(max(2, comm.size))(inputs, threads, comm, {"block": 32})
     bits = [hashlib.sha256(prepared.run().tobytes()).hexdigest() for _ in range(2)]
     first = verdict(prepared, workload, 1) if comm.rank == 0 else None
     refill(inputs, 2)

@@ -59,14 +59,14 @@ import numba, numpy as np
 from streaming_attention import attention
 
 q = np.ones((1, 4, 256, 64), np.float32)
-attention(q, q, q, threads=2)
+attention(q, q, q, method="streaming_loops", threads=2)
 assert numba.threading_layer() == "workqueue"
 barrier = threading.Barrier(3)
 
 def call():
     barrier.wait()
     for _ in range(30):
-        attention(q, q, q, threads=2)
+        attention(q, q, q, method="streaming_loops", threads=2)
 
 workers = [threading.Thread(target=call) for _ in range(3)]
 for worker in workers: worker.start()

@@ -51,7 +51,7 @@ def test_digest_changes_with_any_source(tmp_path, monkeypatch):
     state = root / "streaming" / "state.py"
     state.write_text(state.read_text() + "# changed\n")
     changed = {name for name, method in METHODS.items() if method.digest() != before[name]}
-    assert changed == {"streaming"}
+    assert changed == {"streaming", "streaming_loops"}
 
 
 def test_source_of_an_unknown_module_is_an_error():
@@ -86,6 +86,7 @@ def test_expand(entry, labels):
         ({"streaming_loops": {"block": "64"}}, OptionError, ["block", "'64'", "integer"]),
         ({"streaming_loops": {"block": True}}, OptionError, ["block", "True"]),
         ({"streaming_loops": {"block": []}}, OptionError, ["block", "empty"]),
+        ({"streaming": {"isa": "mmx"}}, OptionError, ["isa", "mmx", "avx512, avx2"]),
         ({"streaming": 64}, OptionError, ["streaming", "64"]),
     ],
 )
@@ -97,8 +98,9 @@ def test_expand_names_what_is_wrong(entry, error, said):
 
 
 def test_completed_options_have_every_default():
-    assert METHODS["streaming"].complete({}) == {"block": METHODS["streaming"].options["block"].default}
-    assert METHODS["streaming"].complete({"block": 64}) == {"block": 64}
+    assert METHODS["streaming_loops"].complete({}) == {"block": METHODS["streaming_loops"].options["block"].default}
+    assert METHODS["streaming_loops"].complete({"block": 64}) == {"block": 64}
+    assert METHODS["streaming"].complete({"isa": "avx2"}) == {"block": 128, "isa": "avx2"}
 
 
 def test_option_bounds_belong_to_the_range():

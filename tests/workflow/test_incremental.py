@@ -62,7 +62,7 @@ def test_another_repeat_runs_only_the_repeats(finished):
 
 def test_a_new_option_runs_the_points_that_ask_for_it(finished):
     project = finished.beside("optional")
-    project.configure(changed(TINY, sweeps__ranks__methods=["streaming", {"streaming_loops": {"block": 64}}]))
+    project.configure(changed(TINY, sweeps__ranks__methods=["streaming", {"streaming": {"block": 64}}]))
     due = project.due()
     assert points(due) == {"query-b1-h1x1-q1-k128-d32-full-fp32-n1s1r2t1-rep0"}
     assert not {"compile_method", "validate_method", "measure_ceilings"} & set(due)

@@ -37,7 +37,7 @@ def measure_ceilings(job: dict, team: Team, variables: dict) -> dict:
     return {
         "schema": 1,
         "kind": "ceilings",
-        **{key: job[key] for key in ("id", "campaign", "layout", "log", "repeat_command")},
+        **{key: job[key] for key in ("id", "campaign", "layout", "protocol", "log", "repeat_command")},
         "started": started,
         "seconds": time.perf_counter() - begin,
         "environment": describe_job(team, variables),

@@ -32,7 +32,7 @@ def prepare(inputs: Inputs, threads: int, comm, options: Mapping) -> Prepared:
         This rank's, as :func:`streaming_attention.inputs.make_inputs` slices them; the slice may be empty.
     comm : mpi4py.MPI.Comm
     options : mapping
-        ``isa``, as in :func:`streaming_attention.streaming.vector.prepare`.
+        ``isa`` and ``block``, as in :func:`streaming_attention.streaming.vector.prepare`.
 
     Returns
     -------

@@ -12,7 +12,7 @@ from functools import cache
 
 from numba import types
 
-from .isa import Isa, IsaType, sources_digest
+from streaming_attention.simd.isa import Isa, IsaType, sources_digest
 
 
 @cache

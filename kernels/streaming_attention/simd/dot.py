@@ -12,9 +12,18 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from .convert import emit_widening_load
-from .transpose import emit_transpose
-from .vectors import I64, LINE, Vector, emit_constant, emit_fma, emit_load, emit_prefetch, emit_store
+from streaming_attention.simd.convert import emit_widening_load
+from streaming_attention.simd.transpose import emit_transpose
+from streaming_attention.simd.vectors import (
+    I64,
+    LINE,
+    Vector,
+    emit_constant,
+    emit_fma,
+    emit_load,
+    emit_prefetch,
+    emit_store,
+)
 
 KEYS = 4
 """Rows of K in a tile."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from llvmlite import ir
 from numba.extending import intrinsic
 
-from .vectors import I32, emit_constant, emit_fma, emit_max
+from streaming_attention.simd.vectors import I32, emit_constant, emit_fma, emit_max
 
 # Minimax in relative error (9.2e-8) on [-1/2, 1/2], constant term fixed at 1 so that exp2(0) is exactly 1.
 COEFFICIENTS = (1.0, 0.69314700365, 0.24022242427, 0.05550733581, 0.00967151299, 0.00132647273)

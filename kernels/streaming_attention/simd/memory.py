@@ -9,7 +9,16 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from .vectors import F32, I32, I64, emit_load, emit_pointer, emit_prefetch, emit_store, llvm_call
+from streaming_attention.simd.vectors import (
+    F32,
+    I32,
+    I64,
+    emit_load,
+    emit_pointer,
+    emit_prefetch,
+    emit_store,
+    llvm_call,
+)
 
 VOID = ir.VoidType()
 

@@ -23,8 +23,18 @@ from __future__ import annotations
 from numba.core import types
 from numba.extending import intrinsic
 
-from .convert import emit_widening_load
-from .vectors import F32, I64, LINE, emit_constant, emit_fma, emit_load, emit_prefetch, emit_splat, emit_store
+from streaming_attention.simd.convert import emit_widening_load
+from streaming_attention.simd.vectors import (
+    F32,
+    I64,
+    LINE,
+    emit_constant,
+    emit_fma,
+    emit_load,
+    emit_prefetch,
+    emit_splat,
+    emit_store,
+)
 
 FULL = 0
 """As many rows as the ISA has registers for."""

@@ -10,7 +10,7 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from .vectors import I32, I64, emit_load, emit_splat, emit_store
+from streaming_attention.simd.vectors import I32, I64, emit_load, emit_splat, emit_store
 
 
 def emit_transpose(builder, rows: list) -> list:

@@ -16,7 +16,7 @@ FEW_ROWS = 16
 """Rows per K/V head below which lanes run along head_dim (decode) instead of along rows (prefill)."""
 
 _LANES, _WIDTH, _TILE_ROWS = 16, 48, 8
-_BLOCK, _STRIPS, _UNITS = 128, 4, 8
+_STRIPS, _UNITS = 4, 8
 _SPLIT, _PANEL, _PAGE = 1024, 64, 4096
 
 
@@ -30,7 +30,7 @@ def is_decode(workload: Workload) -> bool:
     return rows_per_head(workload) < FEW_ROWS
 
 
-def workspace(workload: Workload, threads: int, *, isa: str = BEST, ranks: int = 1) -> int:
+def workspace(workload: Workload, threads: int, *, isa: str = BEST, block: int = 128, ranks: int = 1) -> int:
     """Bytes of the rank that holds most, beyond Q, K, V and O: O(threads x head_dim + rows x head_dim x splits).
 
     Scratch of every thread, log-sum-exp of every row; in decode the results of the splits of the keys; over ranks the
@@ -38,18 +38,19 @@ def workspace(workload: Workload, threads: int, *, isa: str = BEST, ranks: int =
     """
     rows = rows_per_head(workload)
     heads = workload.batch * workload.kv_heads
-    scratch = _decode_scratch if is_decode(workload) else _prefill_scratch
+    d = workload.head_dim
+    scratch = _decode_scratch(d, rows) if is_decode(workload) else _prefill_scratch(d, block)
     splits = max(1, -(-workload.keys // ranks // _SPLIT))
     partial = heads * splits * rows * (workload.head_dim + _LANES + 2) if is_decode(workload) and splits > 1 else 0
     states = heads * rows * (workload.head_dim + 2) * (ranks > 1)
     floats = partial + heads * rows + states
-    return threads * (scratch(workload.head_dim, rows) + 3 * _PAGE) + floats * DTYPES["fp32"] + 8 * heads
+    return threads * (scratch + 3 * _PAGE) + floats * DTYPES["fp32"] + 8 * heads
 
 
-def _prefill_scratch(head_dim: int, rows: int) -> int:
+def _prefill_scratch(head_dim: int, block: int) -> int:
     """A block of scores, and strips with Q, O and a few single rows each."""
     strip = _UNITS + 2 * head_dim + _TILE_ROWS + head_dim // _WIDTH + 1
-    return 4 * _WIDTH * (_BLOCK + _TILE_ROWS + _STRIPS * strip)
+    return 4 * _WIDTH * (block + _TILE_ROWS + _STRIPS * strip)
 
 
 def _decode_scratch(head_dim: int, rows: int) -> int:

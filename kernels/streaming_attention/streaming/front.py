@@ -36,6 +36,7 @@ def run_prefill(
     threads=1,
     layout="bhtd",
     isa=None,
+    block=prefill.BLOCK,
 ):
     """Attention of every query over all its keys, into `out`.
 
@@ -59,14 +60,17 @@ def run_prefill(
     threads : int
     isa : Isa, optional
         The best of this CPU unless given.
+    block : int
+        Keys of a step of the online softmax; sums, and so bits, depend on it.
     """
     isa = isa or select_isa()
     job = _describe(q, k, v, out, lse, causal, scale, window, offset, AXES[layout], AXES[layout])
+    job["block"] = block
     rows = job["queries"] * (job["heads"] // job["kv_heads"])
     heads = job["batch"] * job["kv_heads"]
     job["strips"] = strips = min(STRIPS, max(1, heads * rows // (isa.width * threads * 4)))
     tasks = heads * -(-rows // (strips * isa.width))
-    scratch = prefill.scratch_bytes(isa, job["head_dim"], strips)
+    scratch = prefill.scratch_bytes(isa, job["head_dim"], strips, block)
     _launch(isa, prefill.prefill_task, job, tasks, threads, scratch)
 
 

@@ -15,7 +15,7 @@ _ADDRESSES = ["q", "k", "v", "o", "lse", "k_scale", "v_scale", "table", "lengths
 _STRIDES = [f"{tensor}_{axis}" for tensor in "qkvo" for axis in ("batch", "head", "token", "dim")]
 _SIZES = ["batch", "heads", "kv_heads", "queries", "keys", "head_dim"]
 _VIEW = ["offset", "left", "right"]
-_CUT = ["strips", "splits", "page", "table_stride"]
+_CUT = ["strips", "block", "splits", "page", "table_stride"]
 
 JOB = np.dtype([(name, np.int64) for name in (*_ADDRESSES, *_STRIDES, *_SIZES, *_VIEW, *_CUT)] + [("scale", "f8")])
 """Fields of the record.
@@ -23,7 +23,8 @@ JOB = np.dtype([(name, np.int64) for name in (*_ADDRESSES, *_STRIDES, *_SIZES, *
 * Addresses, 0 where a call has no such thing, and strides in bytes, in the order (batch, head, token, dim). Of paged
   K and V, ``k_batch`` and ``v_batch`` are the strides of pages.
 * ``offset``, ``left``, ``right``: query i stands at key ``i + offset`` and sees `left` keys before and `right` after.
-* ``strips``: strips of query rows in one task of prefill; ``splits``: splits of the keys in decode.
+* ``strips``: strips of query rows in one task of prefill; ``block``: keys of a softmax step there.
+* ``splits``: splits of the keys in decode.
 * ``k_scale``, ``v_scale``: fp32 factors of int8 rows, (batch, kv_heads, keys).
 * ``page``: keys of a page; ``table[batch, n]`` (int32, ``table_stride`` bytes between batches) is the page that
   holds keys ``n * page`` and following. ``lengths[batch]`` (int32): keys of each batch.

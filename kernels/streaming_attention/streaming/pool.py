@@ -14,6 +14,7 @@ Numba's own layers were no base for this: ``workqueue`` aborts on concurrent cal
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -193,7 +194,8 @@ class Pool:
         with self._lock:
             self._words[CLOSED] = 1
             for waker in self._wakers:
-                waker.release()
+                with contextlib.suppress(RuntimeError):  # released already: its helper is on the way
+                    waker.release()
 
     def _reserve(self, isa, threads: int, scratch_bytes: int) -> None:
         """Have helpers and scratch enough. One page more per thread keeps equal offsets off the same cache sets."""

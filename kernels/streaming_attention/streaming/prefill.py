@@ -6,7 +6,7 @@ above the diagonal. A strip is one register tile wide; its rows are the lanes of
 
 Per block of keys a strip computes scores (tile), weights (a pass over the scores) and output (tile); :mod:`..simd.tile`
 has the shapes. A task is a few strips that share each block of K and V while it is in the cache. Blocks start at
-multiples of :data:`BLOCK` whatever the task, so the sums and their bits don't depend on how tasks are cut.
+multiples of the block size whatever the task, so the sums and their bits don't depend on how tasks are cut.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ from streaming_attention.simd.vectors import any_greater, fma, keep_between, lan
 from streaming_attention.streaming.job import job_at
 
 BLOCK = 128
-"""Keys of a block. A strip's scores are then 24 KiB (AVX-512), and O is read and written once per 128 keys."""
+"""Keys of a block unless the caller says otherwise.
+
+A strip's scores are then 24 KiB (AVX-512), and O is read and written once per 128 keys."""
 
 LOWEST_MAXIMUM = np.float32(-1e38)
 """Where running maxima start: finite, so that -inf - maximum is -inf and never NaN."""
@@ -51,13 +53,13 @@ def prefill_task(isa, job_address, task, scratch):
     strips = min(job.strips, -(-(rows - first_row) // width(isa)))
     scores = scratch
     bytes_per_strip = strip_bytes(job.head_dim, tile_rows(isa), width(isa))
-    base = scratch + (BLOCK + tile_rows(isa)) * width(isa) * 4
+    base = scratch + (job.block + tile_rows(isa)) * width(isa) * 4
 
     start, stop = job.keys, 0
     for s in range(strips):
         first, last = _open_strip(isa, job, head, first_row + s * width(isa), base + s * bytes_per_strip)
         start, stop = min(start, first), max(stop, last)
-    for block in range(start // BLOCK * BLOCK, stop, BLOCK):
+    for block in range(start // job.block * job.block, stop, job.block):
         for s in range(strips):
             _attend(isa, job, head, first_row + s * width(isa), base + s * bytes_per_strip, scores, block)
     for s in range(strips):
@@ -68,7 +70,7 @@ def prefill_task(isa, job_address, task, scratch):
 def _attend(isa, job, head, row, strip, scores, block):
     """Add a block of keys to a strip."""
     first, last, full_first, full_last = _seen(isa, job, row)
-    first, last = max(first, block), min(last, block + BLOCK)
+    first, last = max(first, block), min(last, block + job.block)
     if first >= last:
         return
     kv_batch, kv_head = head // job.kv_heads, head % job.kv_heads
@@ -314,6 +316,6 @@ def strip_bytes(head_dim, rows, width):
     return (UNITS + 2 * head_dim + rows + head_dim // width + 1) * width * 4
 
 
-def scratch_bytes(isa, head_dim: int, strips: int) -> int:
+def scratch_bytes(isa, head_dim: int, strips: int, block: int = BLOCK) -> int:
     """Memory that a thread needs: one block of scores and the task's strips."""
-    return (BLOCK + isa.rows) * isa.width * 4 + strips * strip_bytes.py_func(head_dim, isa.rows, isa.width)
+    return (block + isa.rows) * isa.width * 4 + strips * strip_bytes.py_func(head_dim, isa.rows, isa.width)

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 
 from streaming_attention.inputs import Inputs
 from streaming_attention.prepared import COMPUTE, Prepared
 from streaming_attention.simd.isa import select_isa
-from streaming_attention.streaming import footprint, state
+from streaming_attention.streaming import footprint, schedule, state
 from streaming_attention.streaming.attend import finish_rows
 from streaming_attention.streaming.front import run_decode, run_prefill
 
 
 def prepare(inputs: Inputs, threads: int, comm: None, options: Mapping) -> Prepared:
-    """Streaming attention on one rank; ``options`` may give ``isa``."""
+    """Streaming attention on one rank; ``options`` may give ``isa``, and ``block``: keys of a softmax step in prefill."""
     run, kernel = choose_kernel(inputs, threads, options)
     output = np.empty_like(inputs.q)
     lse = np.empty(inputs.q.shape[:3], np.float32)
@@ -29,7 +30,10 @@ def choose_kernel(inputs: Inputs, threads: int, options: Mapping):
     """
     workload = inputs.workload
     isa = select_isa(None if options.get("isa", footprint.BEST) == footprint.BEST else options["isa"])
-    name, launch = ("decode", run_decode) if footprint.is_decode(workload) else ("prefill", run_prefill)
+    if footprint.is_decode(workload):
+        name, launch = "decode", run_decode
+    else:
+        name, launch = "prefill", partial(run_prefill, block=options.get("block", schedule.BLOCK))
     arguments = {
         "causal": workload.causal,
         "scale": inputs.scale,

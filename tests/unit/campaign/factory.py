@@ -17,7 +17,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 PROTOCOL = {"warmup": 2, "min_samples": 9, "max_samples": 40, "confidence": 0.95, "seed": 1, "cache": "hot"}
 FOLDERS = {"attention": "records", "ceilings": "ceilings", "gate": "gate", "environment": "."}
 """Where records of a kind lie in a campaign's folder."""
-GIGAFLOPS = {"naive": 1.4, "gemm": 60.0, "streaming": 90.0, "streaming_loops": 14.0, "torch_sdpa": 85.0}
+GIGAFLOPS = {"naive": 1.4, "gemm": 60.0, "streaming": 14.0, "torch_sdpa": 85.0}
 """Made-up speed of one thread."""
 
 
@@ -118,6 +118,7 @@ def ceilings(layout: Layout, campaign: str = "workstation", scale: float = 1.0, 
     record = {
         **_head("ceilings", name, campaign, layout, "measure_ceilings"),
         "layout": layout.as_dict(),
+        "protocol": {},
         "ceilings": entries,
     }
     return seal({**record, **changes})
@@ -244,8 +245,8 @@ def _default_methods(workload: Workload, layout: Layout, repeat: int) -> list[di
     rng = np.random.default_rng([workload.keys, workload.queries, layout.ranks, layout.threads, repeat])
     drift = rng.lognormal(0.0, 0.04)
     entries = []
-    for method, options in (("naive", {}), ("gemm", {}), ("streaming_loops", {"block": 64}), ("streaming_loops", {"block": 128}),
-                            ("streaming_loops", {"block": 256}), ("torch_sdpa", {})):  # fmt: skip
+    for method, options in (("naive", {}), ("gemm", {}), ("streaming", {"block": 64}), ("streaming", {"block": 128}),
+                            ("streaming", {"block": 256}), ("torch_sdpa", {})):  # fmt: skip
         status, reason = "passed", None
         if layout.ranks > 1 and method != "streaming":
             status, reason = "infeasible", f"{method} runs in one process, the layout has {layout.ranks} ranks"
@@ -259,7 +260,7 @@ def _default_methods(workload: Workload, layout: Layout, repeat: int) -> list[di
 
 def _published_methods(workload: Workload, layout: Layout, repeat: int) -> list[dict]:
     rng = np.random.default_rng([workload.keys, layout.ranks, layout.threads, repeat])
-    methods = [("streaming_loops", {"block": block}) for block in (64, 128, 256)]
+    methods = [("streaming", {"block": block}) for block in (64, 128, 256)]
     if layout.ranks == 1:
         methods = [("naive", {}), ("gemm", {}), *methods]
     return [entry(method, workload, layout, options=options, rng=rng) for method, options in methods]

@@ -21,7 +21,7 @@ BASE = {
             "workload": ["query", "prefill"],
             "keys": [64, 128],
             "layout": {"ranks": 1, "threads": [1, 2]},
-            "methods": ["naive", {"streaming_loops": {"block": [16, 32]}}],
+            "methods": ["naive", {"streaming": {"block": [16, 32]}}],
         }
     },
 }
@@ -57,7 +57,7 @@ def test_the_base_is_a_product(load):
     campaign = load()
     assert len(campaign.points) == 8 and campaign.infeasible == ()
     assert names_of(campaign.points)[:3] == [("query", 64, 1, 0), ("query", 64, 2, 0), ("query", 128, 1, 0)]
-    assert campaign.points[0].labels == ("naive", "streaming_loops block=16", "streaming_loops block=32")
+    assert campaign.points[0].labels == ("naive", "streaming block=16", "streaming block=32")
     assert campaign.machine is LAPTOP and campaign.name == "trial"
     assert [layout.slug for layout in campaign.layouts] == ["n1s1r1t1", "n1s1r1t2"]
 
@@ -113,7 +113,7 @@ def test_two_sweeps_that_meet_make_one_point(load):
     again = {"workload": "query", "keys": 64, "methods": ["streaming", "gemm", "naive"], "repeats": 2}
     campaign = load({"sweeps.again": again})
     first, second = (point for point in campaign.points if names_of([point])[0][:3] == ("query", 64, 1))
-    assert first.labels == ("naive", "gemm", "streaming", "streaming_loops block=16", "streaming_loops block=32")
+    assert first.labels == ("naive", "gemm", "streaming", "streaming block=16", "streaming block=32")
     assert second.labels == ("naive", "gemm", "streaming") and second.repeat == 1
     assert campaign.origins[first.id] == ("threads", "again") and campaign.origins[second.id] == ("again",)
 
@@ -172,7 +172,7 @@ def test_scores_beyond_memory_stop_one_method_of_a_point(load):
     changes = {"sweeps.threads.workload": "prefill", "sweeps.threads.keys": 65536, "workloads.prefill": {}}
     campaign = load(changes)
     for point in campaign.points:
-        assert campaign.feasible(point) == ("streaming_loops block=16", "streaming_loops block=32")
+        assert campaign.feasible(point) == ("streaming block=16", "streaming block=32")
         assert "GiB" in campaign.reasons[point.id]["naive"]
 
 
@@ -255,21 +255,21 @@ WRONG = [
     ({f"{SWEEP}.methods": [{"naive": {}, "gemm": {}}]}, f"{SWEEP}.methods[0]", "is {", "one method's name"),
     ({f"{SWEEP}.methods": [{"gemm": 7}]}, f"{SWEEP}.methods[0].gemm", "is 7", "a mapping of options"),
     ({f"{SWEEP}.methods": [7]}, f"{SWEEP}.methods[0]", "is 7", "a method's name"),
-    ({f"{SWEEP}.methods": [{"streaming_loops": {"blok": 16}}]}, f"{SWEEP}.methods[0].streaming_loops.blok", "mean block?", "block"),
+    ({f"{SWEEP}.methods": [{"streaming": {"blok": 16}}]}, f"{SWEEP}.methods[0].streaming.blok", "mean block?", "block"),
     ({f"{SWEEP}.methods": [{"naive": {"block": 16}}]}, f"{SWEEP}.methods[0].naive.block", "is not an option", "none"),
     (
-        {f"{SWEEP}.methods": [{"streaming_loops": {"block": 0}}]},
-        f"{SWEEP}.methods[0].streaming_loops.block",
+        {f"{SWEEP}.methods": [{"streaming": {"block": 0}}]},
+        f"{SWEEP}.methods[0].streaming.block",
         "is 0",
         "integer from",
     ),
     (
-        {f"{SWEEP}.methods": [{"streaming_loops": {"block": [64, "x"]}}]},
-        f"{SWEEP}.methods[0].streaming_loops.block[1]",
+        {f"{SWEEP}.methods": [{"streaming": {"block": [64, "x"]}}]},
+        f"{SWEEP}.methods[0].streaming.block[1]",
         'is "x"',
         "integer from",
     ),
-    ({f"{SWEEP}.methods": [{"streaming_loops": {"block": []}}]}, f"{SWEEP}.methods[0].streaming_loops.block", "is []", "non-empty"),
+    ({f"{SWEEP}.methods": [{"streaming": {"block": []}}]}, f"{SWEEP}.methods[0].streaming.block", "is []", "non-empty"),
     (
         {f"{SWEEP}.zip": [["keys", "threads", "workload"]], f"{SWEEP}.keys": [1]},
         f"{SWEEP}.zip[0]",

@@ -212,7 +212,7 @@ def test_odd_characters_are_drawn_as_they_are(figure):
     workload = Workload("a$<b>&\\frac{x", queries=1, keys=2048)
     layout = Layout()
     methods = [factory.entry(name, workload, layout) for name in ("naive", "streaming")]
-    methods += [factory.entry("streaming_loops", workload, layout, options={"block": 64})]
+    methods += [factory.entry("streaming", workload, layout, options={"block": 64})]
     methods[1]["label"] = "$\\alpha$ <script>"
     tables = aggregate([factory.attention(workload, layout, methods, id="odd-rep0"), factory.ceilings(layout)])
     root = ElementTree.fromstring(style.render(find_figure(figure).draw(tables, Options()).figure))
@@ -320,7 +320,7 @@ def test_methods_without_a_time_are_shown_as_such(drawings):
 def test_blocks_are_compared_with_the_published_one_inside_each_record(drawings):
     rows = drawings["block", "workstation"].rows
     ours = rows.query("source == 'measured'")
-    assert set(ours["reference"]) == {"streaming_loops block=128"}
+    assert set(ours["reference"]) == {"streaming block=128"}
     assert (ours.query("block == 128")[["value", "low", "high"]] == 1.0).all(axis=None)
     theirs = rows.query("source == 'published'").set_index("block")["value"]
     assert theirs.to_dict() == {64: pytest.approx(3.53 / 3.38), 128: 1.0, 256: pytest.approx(3.57 / 3.38)}
@@ -342,7 +342,7 @@ def test_the_wished_length_is_shown_where_it_was_measured(campaigns):
 
 def test_of_several_variants_the_default_is_shown(campaigns):
     frame = representatives(summary_rows(campaigns["workstation"]))
-    assert set(frame.loc[frame["method"] == "streaming", "label"]) == {"streaming_loops block=128"}
+    assert set(frame.loc[frame["method"] == "streaming", "label"]) == {"streaming block=128"}
     options = {json.loads(text).get("block") for text in frame["options"]}
     assert options == {None, 128}
 
@@ -354,7 +354,7 @@ def test_each_workload_has_its_own_variant_of_a_method():
         methods += [factory.entry("streaming", workload, Layout(), options=options)]
         records.append(factory.attention(workload, Layout(), methods))
     rows = find_figure("runtime").draw(aggregate(records), Options(published=False)).rows
-    assert set(rows["label"]) == {"gemm", "streaming", "streaming_loops block=64"}
+    assert set(rows["label"]) == {"gemm", "streaming", "streaming block=64"}
 
 
 def test_shapes_of_one_layout_stand_together(drawings):

@@ -179,6 +179,6 @@ def test_fresh_inputs_differ_from_the_timed_ones(measure):
 
 
 def test_a_choice_with_options_keeps_its_label():
-    choice = contender.Contender(registry.Choice("streaming_loops", {"block": 64}))
-    assert choice.choice.label == "streaming_loops block=64"
+    choice = contender.Contender(registry.Choice("streaming", {"block": 64}))
+    assert choice.choice.label == "streaming block=64"
     assert replace(choice).method.name == "streaming"

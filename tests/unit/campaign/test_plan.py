@@ -109,7 +109,9 @@ def test_published_experiment_is_whole(published):
         assert {p.layout.threads for p in points if p.layout.ranks == 1} == {1, 2, 4, 8, 16, 26, 32, 52}
         hybrid = {(p.layout.ranks, p.layout.threads) for p in points}
         assert hybrid >= {(ranks, threads) for ranks in (1, 2, 4, 8, 16) for threads in (1, 2, 4, 8, 16, 26, 32)}
-        assert {label for p in points for label in p.labels} >= {f"streaming_loops block={block}" for block in (64, 128, 256)}
+        assert {label for p in points for label in p.labels} >= {
+            f"streaming_loops block={block}" for block in (64, 128, 256)
+        }
     most = max(campaign.layouts, key=lambda layout: layout.ranks)
     assert (most.nodes, most.sockets, most.ranks_per_socket) == (8, 2, 1)
 

@@ -55,7 +55,7 @@ WORKLOADS = st.builds(
 )
 LAYOUTS = st.builds(Layout, COUNTS, COUNTS, COUNTS, COUNTS, st.sampled_from(BINDINGS))
 CHOICES = st.sampled_from(list(METHODS)).map(Choice) | st.integers(16, 4096).map(
-    lambda block: Choice("streaming_loops", {"block": block})
+    lambda block: Choice("streaming", {"block": block})
 )
 POINTS = st.builds(
     Point, WORKLOADS, LAYOUTS, st.lists(CHOICES, min_size=1, max_size=4).map(ordered), st.integers(0, 99)

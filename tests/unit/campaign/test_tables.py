@@ -61,7 +61,7 @@ def measured(**milliseconds) -> list[dict]:
 
 def test_the_fastest_method_wins_and_the_runner_up_is_another_method():
     records = measured(naive=9.0, gemm=3.0, streaming=2.0)
-    slower = factory.entry("streaming_loops", factory.query(), Layout(), options={"block": 64}, samples=[2.1e-3] * 4)
+    slower = factory.entry("streaming", factory.query(), Layout(), options={"block": 64}, samples=[2.1e-3] * 4)
     records = [factory.attention(factory.query(), Layout(), [*records[0]["methods"], slower])]
     (row,) = best_methods(aggregate(records)).to_dict("records")
     assert (row["label"], row["runner_up"], row["class"]) == ("streaming", "gemm", "one worker")
