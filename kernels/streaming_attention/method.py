@@ -36,6 +36,11 @@ class Option:
     maximum: int
 
     @property
+    def extremes(self) -> tuple[int, int]:
+        """Values that the gate tries beside the default."""
+        return self.minimum, self.maximum
+
+    @property
     def allowed(self) -> str:
         return f"an integer from {self.minimum} to {self.maximum}"
 
@@ -55,10 +60,16 @@ class Choices:
     ----------
     default : str
     values : tuple of str
+        The last of them works on every machine.
     """
 
     default: str
     values: tuple[str, ...]
+
+    @property
+    def extremes(self) -> tuple[str]:
+        """Values that the gate tries beside the default."""
+        return (self.values[-1],)
 
     @property
     def allowed(self) -> str:

@@ -19,9 +19,7 @@ def gate_spec(campaign, method: str, dtype: str, mode: str) -> dict:
     What the campaign sweeps plays no part: a value added to a sweep must not send old points through the gate again.
     """
     layout = _TWO_RANKS if mode == "ranks" else _TWO_THREADS
-    extremes = [
-        {name: value} for name, option in METHODS[method].options.items() for value in (option.minimum, option.maximum)
-    ]
+    extremes = [{name: value} for name, option in METHODS[method].options.items() for value in option.extremes]
     return {
         "id": f"gate-{method}-{dtype}-{mode}",
         "campaign": campaign.name,

@@ -16,7 +16,7 @@ from streaming_attention.streaming.front import run_decode, run_prefill
 
 
 def prepare(inputs: Inputs, threads: int, comm: None, options: Mapping) -> Prepared:
-    """Streaming attention on one rank; ``options`` may give ``isa``, and ``block``: keys of a softmax step in prefill."""
+    """Streaming attention on one rank; ``options`` may give ``isa`` and ``block`` (keys of a prefill step)."""
     run, kernel = choose_kernel(inputs, threads, options)
     output = np.empty_like(inputs.q)
     lse = np.empty(inputs.q.shape[:3], np.float32)
