@@ -1,0 +1,295 @@
+"""Which tensors get memory. Everything else stays an expression, evaluated where it is used.
+
+A tensor is *kept* in a buffer when evaluating it again would be dear or wrong: it holds a load, an exponential or a
+division and more than one place needs it, or a loop does, or it is small and spread over something bigger; or something
+between its definition and its use may write the memory that it loads. Products, reductions, scans and what a loop
+carries always have buffers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from streaming_attention.triton.cpu.ir import POINTER, Block, Function, Operation, Value
+
+ALWAYS_KEPT = {"tt.dot", "tt.reduce", "tt.scan", "tt.atomic_rmw", "tt.atomic_cas", "tt.histogram", "tt.gather",
+               "tt.map_elementwise", "scf.for", "scf.if", "scf.while"}  # fmt: skip
+DEAR = {"tt.load", "arith.divf", "arith.remf", "arith.divsi", "arith.divui", "arith.remsi", "arith.remui",
+        "tt.precise_divf", "tt.precise_sqrt"}  # fmt: skip
+CHEAP_MATH = {"math.absf", "math.absi", "math.floor", "math.ceil", "math.fma", "math.sqrt"}
+WRITES = {"tt.store", "tt.atomic_rmw", "tt.atomic_cas", "tt.print", "tt.assert"}
+MOVES = {"tt.reshape", "tt.join", "tt.split", "tt.cat"}
+"""Operations whose lanes seldom line up with their operand's: a dear operand is better computed beforehand."""
+
+
+@dataclass
+class Plan:
+    """What to keep, and what a loop's argument drifts by.
+
+    Parameters
+    ----------
+    kept : set of Value
+        Tensors that are computed into a buffer at their definition.
+    drifts : dict
+        Loop argument -> the scalars, uniform over the tensor, that a turn of the loop adds to it: such a tensor of
+        indices or pointers is its initial expression plus one running scalar.
+    """
+
+    kept: set[Value] = field(default_factory=set)
+    drifts: dict[Value, list[Value]] = field(default_factory=dict)
+
+
+def make_plan(function: Function) -> Plan:
+    """Decide for every tensor of a kernel, from its last operation back to its first."""
+    plan = Plan()
+    operations = list(function.walk())
+    for operation in operations:
+        if operation.name == "scf.for":
+            plan.drifts.update(_drifts(operation))
+    dear = _dear_values(operations)
+    order = {operation: place for place, operation in enumerate(operations)}
+    writers = sorted(order[operation] for operation in operations if operation.name in WRITES)
+    _Decider(plan, dear, order, writers).decide(reversed(operations))
+    return plan
+
+
+def is_dear(operation: Operation) -> bool:
+    return operation.name in DEAR or (operation.name.startswith("math.") and operation.name not in CHEAP_MATH)
+
+
+def _dear_values(operations: list[Operation]) -> set[Value]:
+    """Tensors whose evaluation holds a dear operation, not counting what always has a buffer."""
+    dear: set[Value] = set()
+    for operation in operations:
+        if operation.name in ALWAYS_KEPT:
+            continue
+        if is_dear(operation) or any(operand in dear for operand in operation.operands):
+            dear.update(value for value in operation.results if value.type.is_tensor)
+    return dear
+
+
+def contains_load(value: Value, kept: set[Value]) -> list[Operation]:
+    """Loads that evaluating a value runs."""
+    operation = value.operation
+    if operation is None or value in kept or not value.type.is_tensor or operation.name in ALWAYS_KEPT:
+        return []
+    found = [operation] if operation.name == "tt.load" else []
+    for operand in operation.operands:
+        found += contains_load(operand, kept)
+    return found
+
+
+class _Decider:
+    def __init__(self, plan: Plan, dear: set[Value], order: dict[Operation, int], writers: list[int]):
+        self.plan, self.dear, self.order, self.writers = plan, dear, order, writers
+        self.sites: dict[Value, set[Operation]] = {}
+
+    def decide(self, operations) -> None:
+        for operation in operations:
+            for value in operation.results:
+                if value.type.is_tensor:
+                    self._value(operation, value)
+            if operation.name == "tt.broadcast":
+                self._spread(operation)
+            elif operation.name in MOVES:
+                self.plan.kept.update(operand for operand in operation.operands if operand in self.dear)
+
+    def _value(self, operation: Operation, value: Value) -> None:
+        sites: set[Operation] = set()
+        for user in value.users:
+            lazy = user.name not in ALWAYS_KEPT and user.results and user.result.type.is_tensor
+            kept = not lazy or any(result in self.plan.kept for result in user.results)
+            sites |= {user} if kept else set().union(*(self.sites[result] for result in user.results))
+        self.sites[value] = sites
+        if operation.name in ALWAYS_KEPT or value in self.plan.kept:
+            self.plan.kept.add(value)
+        elif value in self.dear and (
+            len(sites) > 1 or any(site.block is not operation.block for site in sites) or self._overtaken(value, sites)
+        ):
+            self.plan.kept.add(value)
+
+    def _spread(self, operation: Operation) -> None:
+        """A dear operand that a broadcast would evaluate many times over."""
+        source = operation.operands[0]
+        while source.operation and source.operation.name in ("tt.expand_dims", "tt.broadcast"):
+            source = source.operation.operands[0]
+        if source in self.dear and source.type.size > 1:
+            self.plan.kept.add(source)
+
+    def _overtaken(self, value: Value, sites: set[Operation]) -> bool:
+        """Whether memory that the value loads may be written before the last place that needs it."""
+        loads = contains_load(value, self.plan.kept)
+        if not loads or not sites:
+            return False
+        first, last = self.order[value.operation], max(self.order[site] for site in sites)
+        if any(first < writer < last for writer in self.writers):
+            return True
+        stores = [site for site in sites if site.name in WRITES and site.operands]
+        return any(_may_overlap(load, store) for load in loads for store in stores)
+
+
+def _may_overlap(load: Operation, store: Operation) -> bool:
+    """Whether a store may write what a load fused into it reads later: same array, other elements."""
+    source, target = load.operands[0], store.operands[0]
+    return source is not target and bool(_bases(source) & _bases(target))
+
+
+def _bases(value: Value) -> set[Value]:
+    """Arguments of the kernel that a pointer may come from."""
+    operation = value.operation
+    if operation is None or not operation.operands:
+        return {value}
+    pointers = [operand for operand in operation.operands if operand.type.element == POINTER]
+    return set().union(*map(_bases, pointers or operation.operands))
+
+
+def _drifts(loop: Operation) -> dict[Value, list[Value]]:
+    """Arguments of a loop that a turn moves by a uniform amount: ``argument + splat(scalar)``, once or more often."""
+    block = loop.regions[0][0]
+    found = {}
+    for argument, yielded in zip(block.arguments[1:], block.terminator.operands, strict=True):
+        if argument.type.is_tensor and argument.type.element in (POINTER, "i32", "i64"):
+            amounts = _amounts(argument, yielded, block)
+            if amounts is not None:
+                found[argument] = amounts
+    return found
+
+
+def _amounts(argument: Value, value: Value, block: Block) -> list[Value] | None:
+    amounts = []
+    while value is not argument:
+        operation = value.operation
+        if operation is None or operation.name not in ("tt.addptr", "arith.addi"):
+            return None
+        value, amount = operation.operands
+        if operation.name == "arith.addi" and is_uniform(value):
+            value, amount = amount, value
+        if not is_uniform(amount):
+            return None
+        amounts.append(amount)
+    return amounts
+
+
+def is_uniform(value: Value) -> bool:
+    """Whether all elements of a tensor are the same scalar."""
+    operation = value.operation
+    if operation is None:
+        return not value.type.is_tensor
+    if operation.name == "arith.constant":
+        return True
+    if operation.name in ("tt.splat",):
+        return True
+    pointwise = operation.name.startswith("arith.") or operation.name in ("tt.expand_dims", "tt.broadcast")
+    return pointwise and all(map(is_uniform, operation.operands))
+
+
+def unit_axis(value: Value) -> int | None:
+    """The axis along which a tensor's loads (or, for pointers, its elements) lie side by side in memory.
+
+    Found by following steps of one: ``make_range`` has step one along its axis, a product with a scalar that isn't
+    known to be one loses it.
+    """
+    steps = _Steps().of(value)
+    if value.type.element == POINTER:
+        return next((axis for axis, step in enumerate(steps) if step == 1 and value.type.shape[axis] > 1), None)
+    for load in _loads_with_axes(value):
+        if load is not None:
+            return load
+    return None
+
+
+def _loads_with_axes(value: Value):
+    """Unit axes of the loads inside an expression, in the axes of the expression."""
+    operation = value.operation
+    if operation is None or not value.type.is_tensor or operation.name in ALWAYS_KEPT:
+        return
+    if operation.name == "tt.load":
+        yield unit_axis(operation.operands[0])
+        return
+    if operation.name == "tt.trans":
+        order = operation.integers("order")
+        for axis in _loads_with_axes(operation.operands[0]):
+            yield None if axis is None else order.index(axis)
+        return
+    if operation.name.startswith(("arith.", "math.", "tt.fp_to_fp", "tt.bitcast")):
+        for operand in operation.operands:
+            yield from _loads_with_axes(operand)
+
+
+class _Steps:
+    """How an integer or pointer tensor grows along each axis: an int, or None where not known."""
+
+    def of(self, value: Value) -> tuple:
+        operation, rank = value.operation, len(value.type.shape)
+        rule = None if operation is None else getattr(self, operation.name.partition(".")[2], None)
+        if rule is not None and value.type.is_tensor:
+            return rule(operation)
+        if operation is None and value.type.is_tensor and isinstance(value.owner, Block):
+            loop = value.owner.parent
+            if loop is not None and loop.name == "scf.for" and value.index > 0:
+                return self.of(loop.operands[value.index + 2]) if value in _drifts(loop) else (None,) * rank
+        return (0,) * rank if is_uniform(value) else (None,) * rank
+
+    def make_range(self, operation: Operation) -> tuple:
+        return (1,)
+
+    def splat(self, operation: Operation) -> tuple:
+        return (0,) * len(operation.result.type.shape)
+
+    constant = splat
+
+    def expand_dims(self, operation: Operation) -> tuple:
+        steps, axis = self.of(operation.operands[0]), operation.integer("axis")
+        return (*steps[:axis], 0, *steps[axis:])
+
+    def broadcast(self, operation: Operation) -> tuple:
+        source = operation.operands[0]
+        return tuple(
+            0 if extent == 1 else step for step, extent in zip(self.of(source), source.type.shape, strict=True)
+        )
+
+    def trans(self, operation: Operation) -> tuple:
+        steps = self.of(operation.operands[0])
+        return tuple(steps[axis] for axis in operation.integers("order"))
+
+    def addptr(self, operation: Operation) -> tuple:
+        left, right = map(self.of, operation.operands)
+        return tuple(None if None in pair else sum(pair) for pair in zip(left, right, strict=True))
+
+    addi = addptr
+
+    def subi(self, operation: Operation) -> tuple:
+        left, right = map(self.of, operation.operands)
+        return tuple(None if None in (a, b) else a - b for a, b in zip(left, right, strict=True))
+
+    def extsi(self, operation: Operation) -> tuple:
+        return self.of(operation.operands[0])
+
+    bitcast = extsi
+
+    def remsi(self, operation: Operation) -> tuple:
+        """Index modulo a size, as kernels wrap rows: taken for its index, which only chooses a loop's order."""
+        return self.of(operation.operands[0])
+
+    def muli(self, operation: Operation) -> tuple:
+        left, right = operation.operands
+        steps, factor = self.of(left), _constant(right)
+        if factor is None:
+            factor = _constant(left)
+            steps = (
+                self.of(right)
+                if factor is not None
+                else tuple(0 if (a, b) == (0, 0) else None for a, b in zip(steps, self.of(right), strict=True))
+            )
+        return steps if factor is None else tuple(None if step is None else step * factor for step in steps)
+
+
+def _constant(value: Value) -> int | None:
+    """The integer that a (uniform) value is known to be."""
+    operation = value.operation
+    while operation is not None and operation.name in ("tt.splat", "tt.broadcast", "tt.expand_dims"):
+        operation = operation.operands[0].operation
+    if operation is None or operation.name != "arith.constant":
+        return None
+    text = operation.attributes["value"].removeprefix("dense<").removesuffix(">")
+    return int(text) if text.lstrip("-").isdigit() else None

@@ -1,0 +1,360 @@
+"""Operations that act on each element alone, and those that only move indices: rules from operation to lanes.
+
+A rule is ``rule(lowering, operation, position) -> Lanes``. It asks ``lowering.evaluate(operand, position)`` for its
+operands where it needs them, which is what fuses a chain of operations into one loop.
+"""
+
+from __future__ import annotations
+
+import struct
+
+from streaming_attention.triton.cpu import mathematics
+from streaming_attention.triton.cpu.builder import BITS, FLOATS, V, as_i64, constant, float_literal, llvm_type
+from streaming_attention.triton.cpu.ir import POINTER, Operation
+from streaming_attention.triton.cpu.lanes import (
+    Lanes, Position, advance, as_scalar, as_vector, iota, plus, product, uniform, vector, widen,
+)  # fmt: skip
+
+RULES: dict = {}
+"""Operation's name -> rule."""
+
+
+def rule(*names: str):
+    """Register a function as the rule of these operations."""
+
+    def register(function):
+        RULES.update(dict.fromkeys(names, function))
+        return function
+
+    return register
+
+
+def together(lowering, operation: Operation, position: Position) -> tuple[list[V], bool]:
+    """The operands as scalars where all are uniform, else as vectors; and whether they are uniform."""
+    parts = [lowering.evaluate(operand, position) for operand in operation.operands]
+    if all(part.is_uniform for part in parts):
+        return [as_scalar(lowering.b, part) for part in parts], True
+    return [as_vector(lowering.b, part) for part in parts], False
+
+
+def wrap(element: str, value: V, is_uniform: bool, count: int) -> Lanes:
+    return uniform(element, count, value) if is_uniform else vector(element, value, count)
+
+
+# arithmetic ---------------------------------------------------------------------------------------------------------
+
+BINARY = {
+    "arith.addf": "fadd contract", "arith.subf": "fsub contract", "arith.mulf": "fmul contract",
+    "arith.divf": "fdiv", "tt.precise_divf": "fdiv", "arith.remf": "frem",
+    "arith.divsi": "sdiv", "arith.divui": "udiv", "arith.remsi": "srem", "arith.remui": "urem",
+    "arith.andi": "and", "arith.ori": "or", "arith.xori": "xor",
+    "arith.shli": "shl", "arith.shrsi": "ashr", "arith.shrui": "lshr",
+}  # fmt: skip
+INTRINSIC = {
+    "arith.maxnumf": "maxnum", "arith.minnumf": "minnum", "arith.maximumf": "maximum", "arith.minimumf": "minimum",
+    "arith.maxsi": "smax", "arith.minsi": "smin", "arith.maxui": "umax", "arith.minui": "umin",
+    "math.absf": "fabs", "math.floor": "floor", "math.ceil": "ceil", "math.trunc": "trunc", "math.round": "round",
+    "math.roundeven": "roundeven", "math.sqrt": "sqrt", "tt.precise_sqrt": "sqrt", "math.fma": "fma",
+    "math.copysign": "copysign",
+}  # fmt: skip
+CASTS = {
+    "arith.extf": "fpext", "arith.truncf": "fptrunc", "arith.sitofp": "sitofp", "arith.uitofp": "uitofp",
+    "arith.fptosi": "fptosi", "arith.fptoui": "fptoui", "arith.bitcast": "bitcast",
+    "tt.int_to_ptr": "inttoptr", "tt.ptr_to_int": "ptrtoint",
+}  # fmt: skip
+INTEGER_CASTS = {"arith.extsi": "sext", "arith.extui": "zext", "arith.trunci": "trunc", "arith.index_cast": "sext"}
+
+
+@rule(*BINARY)
+def binary(lowering, operation, position):
+    (left, right), same = together(lowering, operation, position)
+    return wrap(
+        operation.result.type.element, lowering.b.binary(BINARY[operation.name], left, right), same, position.count
+    )
+
+
+@rule(*INTRINSIC)
+def intrinsic(lowering, operation, position):
+    values, same = together(lowering, operation, position)
+    value = lowering.b.intrinsic(INTRINSIC[operation.name], *values)
+    return wrap(operation.result.type.element, value, same, position.count)
+
+
+@rule(*CASTS)
+def cast(lowering, operation, position):
+    (value,), same = together(lowering, operation, position)
+    element = operation.result.type.element
+    kind = llvm_type(element, 1 if same else position.count)
+    result = wrap(element, lowering.b.cast(CASTS[operation.name], value, kind), same, position.count)
+    return as_pointer(result, operation.result.type.pointee) if element == POINTER else result
+
+
+@rule("tt.bitcast")
+def bitcast(lowering, operation, position):
+    part = lowering.evaluate(operation.operands[0], position)
+    kind = operation.result.type
+    if kind.element == POINTER:
+        address = Lanes(POINTER, part.count, vector=as_vector(lowering.b, part)) if not part.is_uniform else None
+        address = address or uniform(POINTER, part.count, as_scalar(lowering.b, part))
+        return as_pointer(address, kind.pointee)
+    lanes = 1 if part.is_uniform else position.count
+    value = as_scalar(lowering.b, part) if part.is_uniform else as_vector(lowering.b, part)
+    return wrap(
+        kind.element, lowering.b.cast("bitcast", value, llvm_type(kind.element, lanes)), part.is_uniform, position.count
+    )
+
+
+def as_pointer(lanes: Lanes, pointee: str) -> Lanes:
+    """Addresses as pointers that can be moved."""
+    return Lanes(POINTER, lanes.count, lanes.scalar, vector=lanes.vector, pointee=pointee)
+
+
+@rule(*INTEGER_CASTS)
+def integer_cast(lowering, operation, position):
+    part = lowering.evaluate(operation.operands[0], position)
+    element, name = operation.result.type.element, INTEGER_CASTS[operation.name]
+    if BITS[element] == BITS[part.element]:
+        return part
+    if name == "sext" and BITS[element] < BITS[part.element]:
+        name = "trunc"
+    return widen(lowering.b, part, element, name)
+
+
+@rule("arith.addi", "arith.subi")
+def add_integers(lowering, operation, position):
+    left, right = (lowering.evaluate(operand, position) for operand in operation.operands)
+    return plus(lowering.b, left, right, "add" if operation.name == "arith.addi" else "sub")
+
+
+@rule("arith.muli")
+def multiply_integers(lowering, operation, position):
+    left, right = (lowering.evaluate(operand, position) for operand in operation.operands)
+    return product(lowering.b, left, right)
+
+
+@rule("arith.negf")
+def negate(lowering, operation, position):
+    (value,), same = together(lowering, operation, position)
+    return wrap(operation.result.type.element, lowering.b.make(value.type, f"fneg {value}"), same, position.count)
+
+
+@rule("math.absi")
+def absolute(lowering, operation, position):
+    (value,), same = together(lowering, operation, position)
+    result = lowering.b.call(value.type, f"llvm.abs.{_mangled(value)}", value, V("i1", "false"))
+    return wrap(operation.result.type.element, result, same, position.count)
+
+
+def _mangled(value: V) -> str:
+    from streaming_attention.triton.cpu.builder import mangle
+
+    return mangle(value.type)
+
+
+@rule("arith.cmpi", "arith.cmpf")
+def compare(lowering, operation, position):
+    (left, right), same = together(lowering, operation, position)
+    kind = "icmp" if operation.name == "arith.cmpi" else "fcmp"
+    predicate = {"true": "true", "false": "false"}.get(operation.words[0], operation.words[0])
+    return wrap("i1", lowering.b.compare(f"{kind} {predicate}", left, right), same, position.count)
+
+
+@rule("arith.select")
+def select(lowering, operation, position):
+    condition, yes, no = (lowering.evaluate(operand, position) for operand in operation.operands)
+    element = operation.result.type.element
+    same = yes.is_uniform and no.is_uniform and condition.is_uniform
+    choose = as_scalar if same else as_vector
+    test = as_scalar(lowering.b, condition) if condition.is_uniform else as_vector(lowering.b, condition)
+    value = lowering.b.select(test, choose(lowering.b, yes), choose(lowering.b, no))
+    result = wrap(element, value, same, position.count)
+    return as_pointer(result, operation.result.type.pointee) if element == POINTER else result
+
+
+@rule("tt.clampf")
+def clamp(lowering, operation, position):
+    (value, low, high), same = together(lowering, operation, position)
+    keeps_nan = operation.attributes.get("propagateNan", "none") != "none" or "all" in operation.words
+    names = ("maximum", "minimum") if keeps_nan else ("maxnum", "minnum")
+    value = lowering.b.intrinsic(names[1], lowering.b.intrinsic(names[0], value, low), high)
+    return wrap(operation.result.type.element, value, same, position.count)
+
+
+@rule("tt.mulhiui", "arith.mului_extended", "arith.mulsi_extended")
+def multiply_high(lowering, operation, position, index=None):
+    (left, right), same = together(lowering, operation, position)
+    element, b = operation.result.type.element, lowering.b
+    extend = "sext" if "mulsi" in operation.name else "zext"
+    count = 1 if same else position.count
+    wide = llvm_type("i64", count).replace("i64", f"i{2 * BITS[element]}")
+    full = b.binary("mul", b.cast(extend, left, wide), b.cast(extend, right, wide))
+    if index == 0:
+        return wrap(element, b.cast("trunc", full, left.type), same, position.count)
+    shift = (
+        V(wide, str(BITS[element])) if count == 1 else b.splat(V(f"i{2 * BITS[element]}", str(BITS[element])), count)
+    )
+    return wrap(element, b.cast("trunc", b.binary("lshr", full, shift), left.type), same, position.count)
+
+
+@rule("tt.fp_to_fp")
+def float_to_float(lowering, operation, position):
+    (value,), same = together(lowering, operation, position)
+    source, element = operation.operands[0].type.element, operation.result.type.element
+    if not {source, element} <= set(FLOATS):
+        raise operation.unsupported(f"from {source} to {element}")
+    name = "fpext" if BITS[element] > BITS[source] else "fptrunc"
+    if BITS[element] == BITS[source] and element != source:  # between f16 and bf16
+        value = lowering.b.cast("fpext", value, llvm_type("f32", 1 if same else position.count))
+        name = "fptrunc"
+    kind = llvm_type(element, 1 if same else position.count)
+    return wrap(element, lowering.b.cast(name, value, kind), same, position.count)
+
+
+@rule(*mathematics.FUNCTIONS)
+def elementary(lowering, operation, position):
+    values, same = together(lowering, operation, position)
+    element, count = operation.result.type.element, 1 if same else position.count
+    value = mathematics.emit(lowering, operation, values, element, count)
+    return wrap(element, value, same, position.count)
+
+
+# constants and indices ----------------------------------------------------------------------------------------------
+
+
+@rule("arith.constant")
+def constants(lowering, operation, position):
+    kind = operation.result.type
+    text = operation.attributes["value"]
+    if text.startswith("dense<["):
+        raise operation.unsupported("a table of constants")
+    return uniform(kind.element, position.count, literal(kind.element, text.removeprefix("dense<").removesuffix(">")))
+
+
+def literal(element: str, text: str) -> V:
+    """A constant as MLIR prints it: decimal, ``true``, or a float's bits in hexadecimal."""
+    if element not in FLOATS:
+        return V(llvm_type(element), {"true": "1", "false": "0"}.get(text, text))
+    if text.startswith("0x"):
+        bits = int(text, 16)
+        formats = {"f32": ("<I", "<f"), "f64": ("<Q", "<d"), "f16": ("<H", "<e")}
+        if element == "bf16":
+            return V("bfloat", f"0xR{bits:04X}")
+        if element == "f16":
+            return V("half", f"0xH{bits:04X}")
+        source, target = formats[element]
+        value = struct.unpack(target, struct.pack(source, bits))[0]
+        if value != value:  # a NaN keeps its payload's spelling simple
+            return V(llvm_type(element), "0x7FF8000000000000")
+        return V(llvm_type(element), float_literal(value, element))
+    return constant(element, float(text))
+
+
+@rule("ub.poison")
+def poison(lowering, operation, position):
+    kind = operation.result.type
+    zero = V("ptr", "null") if kind.element == POINTER else literal(kind.element, "0")
+    return uniform(kind.element, position.count, zero)
+
+
+@rule("tt.get_program_id", "tt.get_num_programs")
+def program(lowering, operation, position):
+    axis = "xyz".index(operation.words[0])
+    values = lowering.program_ids if operation.name == "tt.get_program_id" else lowering.program_counts
+    return uniform("i32", position.count, values[axis])
+
+
+@rule("tt.make_range")
+def make_range(lowering, operation, position):
+    index = lowering.b.add(position.index[0], operation.integer("start"))
+    return iota(index, position.count, position.step(0), lowering.b)
+
+
+@rule("tt.splat")
+def splat(lowering, operation, position):
+    part = lowering.scalars[operation.operands[0]]
+    scalar = uniform(part.element, position.count, as_scalar(lowering.b, part))
+    if part.element != POINTER:
+        return scalar
+    zero = uniform("i64", position.count, V("i64", "0"))
+    return Lanes(POINTER, position.count, scalar.scalar, offset=zero, pointee=operation.result.type.pointee)
+
+
+@rule("tt.addptr")
+def add_pointer(lowering, operation, position):
+    pointer, offset = (lowering.evaluate(operand, position) for operand in operation.operands)
+    return advance(lowering.b, pointer, offset)
+
+
+# moves of indices ---------------------------------------------------------------------------------------------------
+
+
+@rule("tt.expand_dims")
+def expand_dims(lowering, operation, position):
+    return lowering.evaluate(operation.operands[0], position.drop(operation.integer("axis")))
+
+
+@rule("tt.broadcast")
+def broadcast(lowering, operation, position):
+    source = operation.operands[0]
+    for axis, extent in enumerate(source.type.shape):
+        if extent == 1:
+            position = position.at(axis, 0)
+    return lowering.evaluate(source, position)
+
+
+@rule("tt.trans")
+def transpose(lowering, operation, position):
+    order = operation.integers("order")
+    index: list = [0] * len(order)
+    for axis, source in enumerate(order):
+        index[source] = position.index[axis]
+    lanes = None if position.axis is None else order[position.axis]
+    return lowering.evaluate(operation.operands[0], Position(tuple(index), lanes, position.count))
+
+
+@rule("tt.reshape")
+def reshape(lowering, operation, position):
+    source = operation.operands[0]
+    return lowering.evaluate_moved(operation.result.type.shape, position, lambda flat, where: (source, flat), source)
+
+
+@rule("tt.join")
+def join(lowering, operation, position):
+    """Two tensors side by side along a new last axis."""
+    left, right = operation.operands
+    last = len(operation.result.type.shape) - 1
+    if position.axis == last:
+        return lowering.element_by_element(operation.result, position)
+    which = position.index[last]
+    inner = position.drop(last)
+    if isinstance(which, int):
+        return lowering.evaluate(operation.operands[which], inner)
+    parts = [as_vector(lowering.b, lowering.evaluate(side, inner)) for side in (left, right)]
+    first = lowering.b.compare("icmp eq", as_i64(which), V("i64", "0"))
+    return vector(left.type.element, lowering.b.select(first, *parts), position.count)
+
+
+@rule("tt.split")
+def split(lowering, operation, position, index):
+    source = operation.operands[0]
+    return lowering.evaluate(source, position.insert(len(position.index), index))
+
+
+@rule("tt.cat")
+def concatenate(lowering, operation, position):
+    left, right = operation.operands
+    if position.axis == 0 and position.count > left.type.shape[0]:
+        return lowering.element_by_element(operation.result, position)
+    b, half = lowering.b, left.type.shape[0]
+    index = as_i64(position.index[0])
+    first = b.compare("icmp slt", index, V("i64", str(half)))
+    inside = b.select(first, index, b.binary("sub", index, V("i64", str(half))))
+    moved = Position((inside, *position.index[1:]), position.axis, position.count)
+    parts = [as_vector(b, lowering.evaluate(side, moved)) for side in (left, right)]
+    return vector(left.type.element, b.select(first, *parts), position.count)
+
+
+@rule("tt.unsplat")
+def unsplat(lowering, operation, position):
+    source = operation.operands[0]
+    return lowering.evaluate(source, Position((0,) * len(source.type.shape), None, 1))
