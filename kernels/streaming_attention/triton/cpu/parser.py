@@ -187,7 +187,11 @@ class _Parser:
     def _regions(self, operation: Operation) -> str | None:
         """Read the regions that begin here; returns the location behind the last brace."""
         while True:
-            operation.regions.append(self._region(operation))
+            region = self._region(operation)
+            last = region[-1].operations[-1:]
+            if operation.name.startswith("scf.") and not (last and last[0].name in ("scf.yield", "scf.condition")):
+                region[-1].operations.append(Operation("scf.yield", [], [], block=region[-1]))  # MLIR leaves it out
+            operation.regions.append(region)
             line, location = _without_locations(self.lines[self.place])
             self.place += 1
             if line.endswith("{"):
