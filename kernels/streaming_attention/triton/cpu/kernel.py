@@ -15,7 +15,17 @@ from streaming_attention.triton.cpu.lower import lower, mangled
 from streaming_attention.triton.cpu.parser import parse
 from streaming_attention.triton.cpu.target import Target, make_target
 
-CODES = {"ptr": "Q", "i1": "?7x", "i8": "b7x", "i16": "h6x", "i32": "i4x", "i64": "q", "f16": "e6x", "f32": "f4x", "f64": "d"}
+CODES = {
+    "ptr": "Q",
+    "i1": "?7x",
+    "i8": "b7x",
+    "i16": "h6x",
+    "i32": "i4x",
+    "i64": "q",
+    "f16": "e6x",
+    "f32": "f4x",
+    "f64": "d",
+}
 """How ``struct`` fills an argument's 8-byte slot."""
 
 MOST_PROGRAMS = 2**31 - 1
@@ -110,7 +120,9 @@ class Kernel:
         LaunchError
             Empty, negative or too large grid; wrong number or kind of arguments.
         """
-        values = [address_of(value) if pointer else value for pointer, value in zip(self.pointers, arguments, strict=False)]
+        values = [
+            address_of(value) if pointer else value for pointer, value in zip(self.pointers, arguments, strict=False)
+        ]
         if len(arguments) != len(self.pointers):
             raise LaunchError(f"{self.compiled.name}: {len(arguments)} arguments given, {len(self.pointers)} needed")
         self.launch(grid, values)

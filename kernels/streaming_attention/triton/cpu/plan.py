@@ -101,10 +101,17 @@ class _Decider:
             kept = not lazy or any(result in self.plan.kept for result in user.results)
             sites |= {user} if kept else set().union(*(self.sites[result] for result in user.results))
         self.sites[value] = sites
-        if operation.name in ALWAYS_KEPT or value in self.plan.kept:
-            self.plan.kept.add(value)
-        elif value in self.dear and (
-            len(sites) > 1 or any(site.block is not operation.block for site in sites) or self._overtaken(value, sites)
+        if (
+            operation.name in ALWAYS_KEPT
+            or value in self.plan.kept
+            or (
+                value in self.dear
+                and (
+                    len(sites) > 1
+                    or any(site.block is not operation.block for site in sites)
+                    or self._overtaken(value, sites)
+                )
+            )
         ):
             self.plan.kept.add(value)
 

@@ -12,7 +12,17 @@ from streaming_attention.triton.cpu import mathematics
 from streaming_attention.triton.cpu.builder import BITS, FLOATS, V, as_i64, constant, float_literal, llvm_type
 from streaming_attention.triton.cpu.ir import POINTER, Operation
 from streaming_attention.triton.cpu.lanes import (
-    Lanes, Position, advance, as_scalar, as_vector, iota, plus, product, uniform, vector, widen,
+    Lanes,
+    Position,
+    advance,
+    as_scalar,
+    as_vector,
+    iota,
+    plus,
+    product,
+    uniform,
+    vector,
+    widen,
 )  # fmt: skip
 
 RULES: dict = {}

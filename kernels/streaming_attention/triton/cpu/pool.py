@@ -187,7 +187,9 @@ leave:
 
 def _module(x86: bool) -> str:
     text = IR.replace("PAUSE_DECLARATION", "declare void @llvm.x86.sse2.pause()" if x86 else "")
-    text = text.replace("PAUSE", "call void @llvm.x86.sse2.pause()" if x86 else "fence acquire").replace("SPINS", str(SPINS))
+    text = text.replace("PAUSE", "call void @llvm.x86.sse2.pause()" if x86 else "fence acquire").replace(
+        "SPINS", str(SPINS)
+    )
     for name, offset in FIELDS.items():
         text = text.replace(f"i64 {name.upper()}\n", f"i64 {offset}\n")
     return text
