@@ -178,7 +178,7 @@ def _decode(views, out: View, lse, held, sizes, causal, scale, split, paging, pa
     parts = max(1, -(-keys // split))
     part_out = np.empty((batch, kv_heads, parts, group * queries, head_dim), np.float32)
     part_lse = np.empty(part_out.shape[:-1], np.float32)
-    first = kernel(known.decode(views[0].dtype, block, rows, page_block))
+    first = kernel(known.decode(views[0].dtype, block, rows, head_dim == block, page_block))
     second = kernel(known.merge(views[0].dtype, block))
     table, lengths, stride_table, page = paging
     strides = [stride for part in views for stride in part.strides[:3]]

@@ -101,19 +101,19 @@ def prefill(dtype: str, block_d: int, even: bool, ragged: bool = False, block_m:
     return Specialization("-".join(parts), "prefill", "prefill", signature, tuple(constants.items()))
 
 
-def decode(dtype: str, block_d: int, rows: int, paged: int = 0) -> Specialization:
+def decode(dtype: str, block_d: int, rows: int, even: bool, paged: int = 0) -> Specialization:
     """Specialization of the decode kernel for padded ``rows``; ``paged``: keys of a page that it takes at once, or 0.
 
     The page size itself must be a power of two that ``paged`` divides; see :func:`page_block`.
     """
     block_n = paged or DECODE_N
-    constants = {"PAGED": bool(paged), "EVEN_D": False, "ROWS": rows, "BLOCK_N": block_n, "BLOCK_D": block_d}
+    constants = {"PAGED": bool(paged), "EVEN_D": even, "ROWS": rows, "BLOCK_N": block_n, "BLOCK_D": block_d}
     pointers = dict.fromkeys(("q", "k", "v"), f"*{dtype}")
     pointers |= {"part_out": "*fp32", "part_lse": "*fp32", "block_table": "*i32", "lengths": "*i32"}
     strides = _strides("q", "k", "v") + " stride_table"
     signature = _signature(pointers, strides, "queries keys group causal head_dim", constants)
     signature = _before_constants(signature, ("split", COUNT), ("page", COUNT))
-    name = "-".join(["decode", dtype, f"d{block_d}", f"rows{rows}", *([f"page{paged}"] if paged else [])])
+    name = "-".join(["decode", dtype, f"d{block_d}", *["odd"] * (not even), f"rows{rows}", *([f"page{paged}"] if paged else [])])
     return Specialization(name, "decode", "decode", signature, tuple(constants.items()))
 
 
@@ -155,8 +155,8 @@ def snapshots() -> tuple[Specialization, ...]:
         for block in HEAD_BLOCKS:
             found += [prefill(dtype, block, even) for even in (True, False)]
             found += [prefill(dtype, block, False, block_m=SHORT_M), prefill(dtype, block, False, ragged=True)]
-            found += [decode(dtype, block, rows) for rows in ROWS]
-            found += [decode(dtype, block, rows, page) for rows in ROWS for page in PAGES]
+            found += [decode(dtype, block, rows, even) for rows in ROWS for even in (True, False)]
+            found += [decode(dtype, block, rows, True, page) for rows in ROWS for page in PAGES]
             found.append(merge(dtype, block))
             found += [backward(name, dtype, block) for name in ("row_sums", "keys_gradient", "queries_gradient")]
     return tuple(found)

@@ -35,6 +35,9 @@ class Shape:
         Width of a panel of B is ``lanes * vectors``.
     rows : int
         Most rows of a tile.
+    form : str
+        ``panels``: B is packed. With so few rows that packing would not pay: ``direct``, B is evaluated inside the
+        tile, or ``inner``, vectors along k, where B's memory runs that way.
     """
 
     m: int
@@ -44,6 +47,7 @@ class Shape:
     lanes: int
     vectors: int
     rows: int
+    form: str = "panels"
 
     @property
     def width(self) -> int:
@@ -70,17 +74,34 @@ def plan_product(lowering, operation: Operation) -> Shape:
     """
     left, right = (operand.type for operand in operation.operands[:2])
     m, k, n = *left.shape[-2:], right.shape[-1]
-    compute = _compute(lowering, operation, m, k, n)
+    form = _form(lowering, operation, m, k, n)
+    compute = _compute(lowering, operation, k, n, form)
     lanes = min(n, lowering.target.lanes // (2 if compute == "f64" else 1))
     rows, vectors = lowering.target.tile
-    return Shape(m, n, k, compute, lanes, min(vectors, n // lanes), rows)
+    if form == "direct":
+        vectors = 1
+        while 2 * vectors * (m + 1) < lowering.target.registers:
+            vectors *= 2
+    return Shape(m, n, k, compute, lanes, min(vectors, n // lanes), rows, form)
 
 
-def _compute(lowering, operation: Operation, m: int, k: int, n: int) -> str:
+def _form(lowering, operation: Operation, m: int, k: int, n: int) -> str:
+    along_k = _runs_along_k(lowering, operation.operands[1])
+    if along_k and m <= 16 and k >= 2 * lowering.target.lanes and m * n >= 16:
+        return "inner"
+    return "direct" if m <= min(8, lowering.target.tile[0]) and not along_k else "panels"
+
+
+def _runs_along_k(lowering, value: Value) -> bool:
+    return lowering.axis_of(value) == len(value.type.shape) - 2
+
+
+def _compute(lowering, operation: Operation, k: int, n: int, form: str) -> str:
     elements = {operand.type.element for operand in operation.operands[:2]}
-    if elements == {"bf16"} and lowering.target.has_bf16_dot and k % 2 == 0 and n >= 16:
-        if lowering.axis_of(operation.operands[0]) == len(operation.operands[0].type.shape) - 1:
-            return "bf16"
+    a_along_k = not _runs_along_k(lowering, operation.operands[0])
+    pairs = lowering.target.has_bf16_dot and k % 2 == 0 and n >= 16 and form != "direct"
+    if elements == {"bf16"} and pairs and a_along_k:
+        return "bf16"
     if elements <= {"f16", "bf16", "f32"}:
         return "f32"
     if elements == {"f64"}:
@@ -109,7 +130,8 @@ def pack_invariant(lowering, loop: Operation) -> None:
     for operation in loop.walk():
         if operation.name == "tt.dot" and len(operation.result.type.shape) == 2:
             shape = plan_product(lowering, operation)
-            for side, pack in ((0, read_a), (1, pack_b)):
+            sides = ((0, read_a), (1, pack_b)) if shape.form == "panels" else ((0, read_a),)
+            for side, pack in sides:
                 operand = operation.operands[side]
                 key = (operand, side, shape.compute, shape.width)
                 if key not in lowering.packed and _is_outside(lowering, operand, loop):
@@ -178,7 +200,7 @@ def _in_batch(position: Position, batch: tuple) -> Position:
 def pack_b(lowering, value: Value, shape: Shape, batch: tuple) -> V:
     """B in panels; where its memory runs along k, in-register transposes turn it."""
     base = lowering.reserve(shape.k * shape.n * BYTES[shape.compute])
-    along_k = lowering.axis_of(value) - len(batch) == 0
+    along_k = _runs_along_k(lowering, value)
     depth = shape.lanes * shape.pair
     if along_k and shape.k >= depth and shape.lanes > 1:
         _pack_turned(lowering, value, shape, batch, base, depth)
@@ -241,8 +263,11 @@ def lower_dot(lowering, operation: Operation) -> None:
     for outer in lowering.nest(kind.shape[:-2], None):
         batch = outer.index
         a = _operand(lowering, operation, 0, shape, batch, read_a)
-        panels = _operand(lowering, operation, 1, shape, batch, pack_b)
-        _multiply(lowering, operation, shape, batch, a, panels, target)
+        if shape.form == "inner":
+            inner_products(lowering, operation, shape, batch, a, target)
+        else:
+            panels = None if shape.form == "direct" else _operand(lowering, operation, 1, shape, batch, pack_b)
+            _multiply(lowering, operation, shape, batch, a, panels, target)
         lowering.used = mark
     lowering.buffers[operation.result] = target
 
@@ -252,11 +277,11 @@ def _operand(lowering, operation: Operation, side: int, shape: Shape, batch: tup
     return packed if packed is not None else pack(lowering, operation.operands[side], shape, batch)
 
 
-def _multiply(lowering, operation, shape: Shape, batch: tuple, a: Buffer, panels: V, target: Buffer) -> None:
+def _multiply(lowering, operation, shape: Shape, batch: tuple, a: Buffer, panels: V | None, target: Buffer) -> None:
     """All tiles: panels of B outside, so that a panel stays in cache while A passes by."""
     b = lowering.b
     with b.loop(shape.n, shape.width) as n:
-        panel = b.offset(panels, b.times(n, shape.k), shape.compute)
+        panel = None if panels is None else b.offset(panels, b.times(n, shape.k), shape.compute)
         first = 0
         for rows, count in row_tiles(shape.m, shape.rows):
             with b.loop(count) as turn:
@@ -276,7 +301,7 @@ def row_tiles(m: int, most: int) -> list[tuple[int, int]]:
 class _Tile:
     """One register tile of D."""
 
-    def __init__(self, lowering, operation, shape: Shape, batch: tuple, a: Buffer, panel: V, target: Buffer):
+    def __init__(self, lowering, operation, shape: Shape, batch: tuple, a: Buffer, panel: V | None, target: Buffer):
         self.lowering, self.operation, self.shape, self.batch = lowering, operation, shape, batch
         self.a, self.panel, self.target = a, panel, target
         self.kind = llvm_type(shape.sums, shape.lanes)
@@ -295,7 +320,7 @@ class _Tile:
         unroll = next(size for size in (UNROLL, 2, 1) if steps % size == 0)
         with b.loop(steps, unroll) as k:
             for step in range(unroll):
-                self._step(address, b.add(k, step), slots, rows)
+                self._step(address, b.add(k, step), n, slots, rows)
         self.lowering.memo = {}
         for row, i, j, v in places:
             self._finish(i, j, b.read(slots[row, v], self.kind))
@@ -318,30 +343,98 @@ class _Tile:
             vector(element, convert(self.lowering.b, lanes, element), self.shape.lanes),
         )
 
-    def _step(self, address: V, k, slots, rows: int) -> None:
+    def _row_of_b(self, k, n) -> list[V]:
+        """B at one k (or pair of k), the tile's columns."""
+        b, shape = self.lowering.b, self.shape
+        if self.panel is None:
+            self.lowering.memo = {}
+            value = self.operation.operands[1]
+            places = [self._position(k, b.add(n, v * shape.lanes)) for v in range(shape.vectors)]
+            return [convert(b, self.lowering.evaluate(value, place), shape.compute) for place in places]
+        element = "i32" if shape.pair == 2 else shape.compute
+        places = [b.add(b.times(k, shape.width), v * shape.lanes) for v in range(shape.vectors)]
+        addresses = [b.offset(self.panel, place, element) for place in places]
+        return [b.load(llvm_type(element, shape.lanes), address, BYTES[element]) for address in addresses]
+
+    def _step(self, address: V, k, n, slots, rows: int) -> None:
         """One k (or pair of k): a row of B against a column of A."""
         b, shape = self.lowering.b, self.shape
-        element, width = ("i32", shape.width) if shape.pair == 2 else (shape.compute, shape.width)
-        size = BYTES[element]
-        vectors = []
-        for v in range(shape.vectors):
-            place = b.add(b.times(k, width), v * shape.lanes)
-            vectors.append(b.load(llvm_type(element, shape.lanes), b.offset(self.panel, place, element), size))
+        element = "i32" if shape.pair == 2 else shape.compute
+        vectors = self._row_of_b(k, n)
         stride = self.a.strides[1] * shape.pair
         for row in range(rows):
             place = b.add(b.times(k, stride), row * self.a.strides[0])
-            scalar = b.load(llvm_type(element), b.offset(address, place, shape.compute), size)
+            scalar = b.load(llvm_type(element), b.offset(address, place, shape.compute), BYTES[element])
             spread = b.splat(scalar, shape.lanes)
             for v in range(shape.vectors):
                 slot = slots[row, v]
-                b.write(slot, self._fuse(spread, vectors[v], b.read(slot, self.kind)))
+                b.write(slot, fuse(b, shape, spread, vectors[v], b.read(slot, self.kind)))
 
-    def _fuse(self, left: V, right: V, total: V) -> V:
-        b = self.lowering.b
-        if self.shape.compute == "i32":
-            return b.binary("add", total, b.binary("mul", left, right))
-        if self.shape.pair == 2:
-            pairs = "<32 x bfloat>"
-            left, right = b.cast("bitcast", left, pairs), b.cast("bitcast", right, pairs)
-            return b.call(self.kind, "llvm.x86.avx512bf16.dpbf16ps.512", total, left, right)
-        return b.intrinsic("fma", left, right, total)
+
+def fuse(b, shape: Shape, left: V, right: V, total: V) -> V:
+    """``total + left * right``, summing pairs where the operands are bf16."""
+    if shape.compute == "i32":
+        return b.binary("add", total, b.binary("mul", left, right))
+    if shape.pair == 2:
+        pairs = "<32 x bfloat>"
+        left, right = b.cast("bitcast", left, pairs), b.cast("bitcast", right, pairs)
+        return b.call(total.type, "llvm.x86.avx512bf16.dpbf16ps.512", total, left, right)
+    return b.intrinsic("fma", left, right, total)
+
+
+def inner_products(lowering, operation: Operation, shape: Shape, batch: tuple, a: Buffer, target: Buffer) -> None:
+    """A few rows of A against rows of memory: vectors along k, no packing, one horizontal sum for all at the end."""
+    b = lowering.b
+    columns = min(shape.n, max(1, 16 // shape.m))
+    lanes = lowering.target.lanes // (2 if shape.compute == "f64" else 1)
+    depth = lanes * shape.pair
+    kind = llvm_type(shape.sums, lanes)
+    with b.loop(shape.n, columns) as n:
+        slots = [[b.slot(kind) for _ in range(columns)] for _ in range(shape.m)]
+        for slot in sum(slots, []):
+            b.write(slot, V(kind, "zeroinitializer"))
+        with b.loop(shape.k, depth) as k:
+            lowering.memo = {}
+            along = [_in_batch(Position((k, b.add(n, column)), 0, depth), batch) for column in range(columns)]
+            right = [convert(b, lowering.evaluate(operation.operands[1], place), shape.compute) for place in along]
+            for row in range(shape.m):
+                left = b.load(llvm_type(shape.compute, depth), a.address(b, (row, k)), BYTES[shape.compute])
+                for slot, part in zip(slots[row], right, strict=True):
+                    b.write(slot, fuse(b, shape, left, part, b.read(slot, kind)))
+        lowering.memo = {}
+        sums = sum_lanes(b, [b.read(slot, kind) for slot in sum(slots, [])])
+        for row in range(shape.m):
+            place = _in_batch(Position((row, n), 1 if columns > 1 else None, columns), batch)
+            part = sums if shape.m == 1 else _columns(b, sums, row * columns, columns)
+            start = convert(b, lowering.evaluate(operation.operands[2], place), shape.sums)
+            total = b.binary("add" if shape.compute == "i32" else "fadd", part, start)
+            element = target.element
+            done = convert(b, vector(shape.sums, total, columns), element)
+            target.write(b, place, vector(element, done, columns))
+    lowering.memo = {}
+
+
+def _columns(b, sums: V, first: int, count: int) -> V:
+    if count == 1:
+        return b.extract(sums, first)
+    return b.shuffle(sums, None, list(range(first, first + count)))
+
+
+def sum_lanes(b, vectors: list[V]) -> V:
+    """The horizontal sum of each vector, side by side: halves of all are added at once, log2(lanes) times."""
+    width = int(vectors[0].type[1:].split(" x ")[0])
+    name = "add" if vectors[0].type.endswith("i32>") else "fadd"
+    block = width
+    while block > 1:
+        if len(vectors) > 1:
+            blocks = 2 * width // block
+            firsts = [place * block + lane for place in range(blocks) for lane in range(block // 2)]
+            pairs = [(vectors[i], vectors[i + 1]) for i in range(0, len(vectors), 2)]
+        else:
+            blocks = int(vectors[0].type[1:].split(" x ")[0]) // block
+            firsts = [place * block + lane for place in range(blocks) for lane in range(block // 2)]
+            pairs = [(vectors[0], None)]
+        seconds = [lane + block // 2 for lane in firsts]
+        vectors = [b.binary(name, b.shuffle(x, y, firsts), b.shuffle(x, y, seconds)) for x, y in pairs]
+        block //= 2
+    return vectors[0] if not vectors[0].type.startswith("<1 ") else b.extract(vectors[0], 0)

@@ -46,13 +46,20 @@ def lower_reduce(lowering, operation: Operation) -> None:
 
 def _reduce_along(lowering, operation, shape, axis, targets) -> None:
     """Each result from vectors along the axis, folded into one lane at the end."""
-    count = min(shape[axis], CHAINS * lowering.target.lanes)
+    count = min(shape[axis], lowering.target.lanes)
+    chains = min(CHAINS, shape[axis] // count)
     for outer in lowering.nest((*shape[:axis], *shape[axis + 1 :]), None):
-        position = outer.insert(axis, 0)
-        position = Position(position.index, axis if count > 1 else None, count)
-        lanes = _accumulate(lowering, operation, position, axis, count, shape[axis])
-        lanes = _fold(lowering, operation, lanes, count)
-        for result, target, value in zip(operation.results, targets, lanes, strict=True):
+        index = outer.insert(axis, 0).index
+        start = [
+            Position((*index[:axis], chain * count, *index[axis + 1 :]), axis if count > 1 else None, count)
+            for chain in range(chains)
+        ]
+        lanes = _accumulate(lowering, operation, start, axis, chains * count, shape[axis])
+        while len(lanes) > 1:
+            half = len(lanes) // 2
+            pairs = zip(lanes[:half], lanes[half:], strict=True)
+            lanes = [combine(lowering, operation, left, right, count) for left, right in pairs]
+        for result, target, value in zip(operation.results, targets, _fold(lowering, operation, lanes[0], count), strict=True):
             if target is None:
                 lowering.scalars[result] = value
             else:
@@ -60,36 +67,53 @@ def _reduce_along(lowering, operation, shape, axis, targets) -> None:
 
 
 def _reduce_across(lowering, operation, shape, axis, lanes_along, targets) -> None:
-    """A vector of results at a time, their elements met row by row."""
+    """Some vectors of results at a time, their elements met row by row."""
     kept = (*shape[:axis], *shape[axis + 1 :])
     inner = lanes_along - (lanes_along > axis)
-    for outer in lowering.nest(kept, inner, 2 * CHAINS * lowering.target.lanes):
-        position = outer.insert(axis, 0)
-        lanes = _accumulate(lowering, operation, position, axis, 1, shape[axis])
-        for target, value in zip(targets, lanes, strict=True):
-            target.write(lowering.b, outer, value)
+    count = min(kept[inner], lowering.target.lanes)
+    beside = min(2 * CHAINS, kept[inner] // count)
+    coarse = (*kept[:inner], kept[inner] // (count * beside), *kept[inner + 1 :])
+    for block in lowering.nest(coarse, None):
+        first = lowering.b.times(block.index[inner], count * beside)
+        places = [
+            Position(block.at(inner, lowering.b.add(first, place * count)).index, inner if count > 1 else None, count)
+            for place in range(beside)
+        ]
+        sums = _accumulate(lowering, operation, [place.insert(axis, 0) for place in places], axis, 1, shape[axis])
+        for place, lanes in zip(places, sums, strict=True):
+            for target, value in zip(targets, lanes, strict=True):
+                target.write(lowering.b, place, value)
 
 
-def _accumulate(lowering, operation, position: Position, axis: int, step: int, extent: int) -> list[Lanes]:
-    """Combine what lies at ``axis`` = 0, step, 2 step, ... below ``extent``."""
-    b, count = lowering.b, position.count
-    first = [lowering.evaluate(operand, position) for operand in operation.operands]
+def _accumulate(lowering, operation, start: list[Position], axis: int, step: int, extent: int) -> list[list[Lanes]]:
+    """For each position, combine what lies there and ``step``, 2 ``step``, ... further along ``axis``."""
+    b, count = lowering.b, start[0].count
+    first = [[lowering.evaluate(operand, place) for operand in operation.operands] for place in start]
+    elements = [lanes.element for lanes in first[0]]
+    first = [[vector(lanes.element, as_vector(b, lanes), count) for lanes in parts] for parts in first]
     if extent <= step:
-        return [vector(lanes.element, as_vector(b, lanes), count) for lanes in first]
-    kinds = [llvm_type(lanes.element, count) for lanes in first]
-    slots = [b.slot(kind) for kind in kinds]
-    for slot, lanes in zip(slots, first, strict=True):
-        b.write(slot, as_vector(b, lanes))
-    elements = [lanes.element for lanes in first]
-    with b.while_loop(i64(step), i64(extent), i64(step)) as index:
+        return first
+    slots = [[b.slot(llvm_type(element, count)) for element in elements] for _ in start]
+
+    def write(place: int, lanes: list[Lanes]) -> None:
+        for slot, part in zip(slots[place], lanes, strict=True):
+            b.write(slot, as_vector(b, part))
+
+    def read(place: int) -> list[Lanes]:
+        pairs = zip(elements, slots[place], strict=True)
+        return [vector(element, b.read(slot, llvm_type(element, count)), count) for element, slot in pairs]
+
+    for place, lanes in enumerate(first):
+        write(place, lanes)
+    with b.while_loop(i64(step), i64(extent), i64(step)) as moved:
         lowering.memo = {}
-        where = Position((*position.index[:axis], index, *position.index[axis + 1 :]), position.axis, count)
-        right = [lowering.evaluate(operand, where) for operand in operation.operands]
-        left = [vector(e, b.read(slot, kind), count) for e, slot, kind in zip(elements, slots, kinds, strict=True)]
-        for slot, lanes in zip(slots, combine(lowering, operation, left, right, count), strict=True):
-            b.write(slot, as_vector(b, lanes))
+        for place, position in enumerate(start):
+            index = (*position.index[:axis], b.add(moved, position.index[axis]), *position.index[axis + 1 :])
+            where = Position(index, position.axis, count)
+            right = [lowering.evaluate(operand, where) for operand in operation.operands]
+            write(place, combine(lowering, operation, read(place), right, count))
     lowering.memo = {}
-    return [vector(e, b.read(slot, kind), count) for e, slot, kind in zip(elements, slots, kinds, strict=True)]
+    return [read(place) for place in range(len(start))]
 
 
 def _fold(lowering, operation, lanes: list[Lanes], count: int) -> list[Lanes]:

@@ -32,6 +32,11 @@ class Target:
     cpu: str = ""
 
     @property
+    def registers(self) -> int:
+        """Vector registers."""
+        return 32 if self.name == "avx512" else 16
+
+    @property
     def has_bf16_dot(self) -> bool:
         return self.name == "avx512" and "avx512bf16" in self.features
 

@@ -11,29 +11,52 @@ LN2: tl.constexpr = tl.constexpr(0.6931471805599453)
 
 
 @triton.jit
-def attend_block(
-    q, keys_block, values, m, l, acc, visible, scale, ROWS: tl.constexpr,
+def stream_part(
+    q, k, v, block_table, m, l, acc, last, stride_kb, stride_kt, stride_vb, stride_vt, start, stop, keys, page, scale, head_dim,
+    MASKED: tl.constexpr, EVEN_D: tl.constexpr, PAGED: tl.constexpr,
+    ROWS: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """One block of keys into the state of ROWS rows (of one row: without its axis)."""
-    if ROWS == 1:
-        scores = tl.sum(keys_block.to(tl.float32) * q[None, :], 1) * scale
-        scores = tl.where(visible, scores, -float("inf"))
-        m_new = tl.maximum(m, tl.max(scores, 0))
-        base = tl.where(m_new == -float("inf"), 0.0, m_new)
-        p = tl.exp2(scores - base)
-        alpha = tl.exp2(m - base)
-        l = l * alpha + tl.sum(p, 0)
-        acc = acc * alpha + tl.sum(p[:, None] * values.to(tl.float32), 0)
-    else:
-        scores = tl.dot(q, tl.trans(keys_block), input_precision="ieee") * scale
-        scores = tl.where(visible, scores, -float("inf"))
-        m_new = tl.maximum(m, tl.max(scores, 1))
-        base = tl.where(m_new == -float("inf"), 0.0, m_new)
-        p = tl.exp2(scores - base[:, None])
-        alpha = tl.exp2(m - base)
-        l = l * alpha + tl.sum(p, 1)
-        acc = tl.dot(p.to(values.dtype), values, acc * alpha[:, None], input_precision="ieee")
-    return m_new, l, acc
+    """Take the keys from ``start`` to ``stop`` into the state of ROWS rows (of one row: without its axis)."""
+    dims = tl.arange(0, BLOCK_D)
+    for first in tl.range(start, stop, BLOCK_N):
+        columns = first + tl.arange(0, BLOCK_N)
+        if PAGED:
+            number = tl.load(block_table + first // page).to(tl.int64)
+            tokens = first % page + tl.arange(0, BLOCK_N)
+            where_k = k + number * stride_kb + tokens[:, None].to(tl.int64) * stride_kt + dims[None, :]
+            where_v = v + number * stride_vb + tokens[:, None].to(tl.int64) * stride_vt + dims[None, :]
+        else:
+            where_k = k + columns[:, None].to(tl.int64) * stride_kt + dims[None, :]
+            where_v = v + columns[:, None].to(tl.int64) * stride_vt + dims[None, :]
+        if MASKED or not EVEN_D:
+            inside = (columns[:, None] < keys) & (dims[None, :] < head_dim)
+            keys_block = tl.load(where_k, mask=inside, other=0.0)
+            values = tl.load(where_v, mask=inside, other=0.0)
+        else:
+            keys_block = tl.load(where_k)
+            values = tl.load(where_v)
+        if ROWS == 1:
+            scores = tl.sum(keys_block.to(tl.float32) * q[None, :], 1) * scale
+            if MASKED:
+                scores = tl.where(columns <= last, scores, -float("inf"))
+            m_new = tl.maximum(m, tl.max(scores, 0))
+            base = tl.where(m_new == -float("inf"), 0.0, m_new)
+            p = tl.exp2(scores - base)
+            alpha = tl.exp2(m - base)
+            l = l * alpha + tl.sum(p, 0)
+            acc = acc * alpha + tl.sum(p[:, None] * values.to(tl.float32), 0)
+        else:
+            scores = tl.dot(q, tl.trans(keys_block), input_precision="ieee") * scale
+            if MASKED:
+                scores = tl.where(columns[None, :] <= last[:, None], scores, -float("inf"))
+            m_new = tl.maximum(m, tl.max(scores, 1))
+            base = tl.where(m_new == -float("inf"), 0.0, m_new)
+            p = tl.exp2(scores - base[:, None])
+            alpha = tl.exp2(m - base)
+            l = l * alpha + tl.sum(p, 1)
+            acc = tl.dot(p.to(values.dtype), values, acc * alpha[:, None], input_precision="ieee")
+        m = m_new
+    return m, l, acc
 
 
 @triton.jit
@@ -85,26 +108,18 @@ def decode(
         l = tl.zeros([ROWS], tl.float32)
         acc = tl.zeros([ROWS, BLOCK_D], tl.float32)
         last = tl.minimum(rows % queries + reach, keys - 1)
-    for first in tl.range(part * split, tl.minimum(part * split + split, keys), BLOCK_N):
-        columns = first + tl.arange(0, BLOCK_N)
-        if PAGED:
-            number = tl.load(block_table + first // page).to(tl.int64)
-            tokens = first % page + tl.arange(0, BLOCK_N)
-            where_k = k + number * stride_kb + tokens[:, None].to(tl.int64) * stride_kt + dims[None, :]
-            where_v = v + number * stride_vb + tokens[:, None].to(tl.int64) * stride_vt + dims[None, :]
-        else:
-            where_k = k + columns[:, None].to(tl.int64) * stride_kt + dims[None, :]
-            where_v = v + columns[:, None].to(tl.int64) * stride_vt + dims[None, :]
-        inside = columns[:, None] < keys
-        if not EVEN_D:
-            inside = inside & (dims[None, :] < head_dim)
-        keys_block = tl.load(where_k, mask=inside, other=0.0)
-        values = tl.load(where_v, mask=inside, other=0.0)
-        if ROWS == 1:
-            visible = columns <= last
-        else:
-            visible = columns[None, :] <= last[:, None]
-        m, l, acc = attend_block(q_block, keys_block, values, m, l, acc, visible, scale, ROWS)
+    start = part * split
+    stop = tl.minimum(start + split, keys)
+    whole = tl.minimum(stop, tl.maximum(reach + 1, 0))  # up to here every row sees every key
+    whole = start + tl.maximum(whole - start, 0) // BLOCK_N * BLOCK_N
+    m, l, acc = stream_part(
+        q_block, k, v, block_table, m, l, acc, last, stride_kb, stride_kt, stride_vb, stride_vt, start, whole, keys, page,
+        scale, head_dim, False, EVEN_D, PAGED, ROWS, BLOCK_N, BLOCK_D,
+    )  # fmt: skip
+    m, l, acc = stream_part(
+        q_block, k, v, block_table, m, l, acc, last, stride_kb, stride_kt, stride_vb, stride_vt, whole, stop, keys, page,
+        scale, head_dim, True, EVEN_D, PAGED, ROWS, BLOCK_N, BLOCK_D,
+    )  # fmt: skip
     if ROWS == 1:
         acc = acc / tl.where(l == 0.0, 1.0, l)
         tl.store(part_out + place * head_dim + dims, acc, mask=dims < head_dim)
