@@ -21,9 +21,9 @@ BLOCK_M, BLOCK_N = 128, 64
 SHORT_M = 32
 """Queries of a tile where there are no more than that."""
 
-DECODE_N = 64
-PAGES = (16, 64)
-"""Keys that a paged program takes at once: 64 where the page size is a multiple of that, else 16."""
+DECODE_N = 256
+PAGES = (16, 64, 256)
+"""Keys that a paged program takes at once: the largest that divides the page size."""
 
 ROWS = (1, 2, 4, 8, 16, 32)
 """Rows of a decode program: queries times query heads of a K/V head, padded."""

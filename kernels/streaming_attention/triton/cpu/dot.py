@@ -20,6 +20,11 @@ from streaming_attention.triton.cpu.memory import Buffer
 from streaming_attention.triton.cpu.transpose import transpose
 
 UNROLL = 4
+FEW_ROWS = 16
+"""Up to here a product is bound by reading B, and asks for what comes next."""
+
+AHEAD = 16
+"""Rows of B between what is read and what is asked for."""
 
 
 @dataclass(frozen=True)
@@ -78,18 +83,17 @@ def plan_product(lowering, operation: Operation) -> Shape:
     compute = _compute(lowering, operation, k, n, form)
     lanes = min(n, lowering.target.lanes // (2 if compute == "f64" else 1))
     rows, vectors = lowering.target.tile
-    if form == "direct":
-        vectors = 1
-        while 2 * vectors * (m + 1) < lowering.target.registers:
-            vectors *= 2
-    return Shape(m, n, k, compute, lanes, min(vectors, n // lanes), rows, form)
+    vectors = n // lanes if form == "direct" else min(vectors, n // lanes)
+    return Shape(m, n, k, compute, lanes, vectors, rows, form)
 
 
 def _form(lowering, operation: Operation, m: int, k: int, n: int) -> str:
+    """Packing pays unless a tile meets all of B once: then rows of B come straight from where they are."""
     along_k = _runs_along_k(lowering, operation.operands[1])
-    if along_k and m <= 16 and k >= 2 * lowering.target.lanes and m * n >= 16:
-        return "inner"
-    return "direct" if m <= min(8, lowering.target.tile[0]) and not along_k else "panels"
+    if along_k:
+        return "inner" if m <= FEW_ROWS and k >= 2 * lowering.target.lanes and m * n >= 16 else "panels"
+    vectors = -(-n // lowering.target.lanes)
+    return "direct" if (m + 1) * vectors < lowering.target.registers else "panels"
 
 
 def _runs_along_k(lowering, value: Value) -> bool:
@@ -230,6 +234,8 @@ def _pack_straight(lowering, value: Value, shape: Shape, batch: tuple, base: V) 
         for step in range(shape.pair):
             where = Position((b.add(k, step), n), position.axis, position.count)
             rows.append(convert(b, lowering.evaluate(value, _in_batch(where, batch)), shape.compute))
+            if shape.m <= FEW_ROWS:
+                prefetch(lowering, value, _in_batch(where, batch), len(batch), b.add(where.index[0], AHEAD))
         if shape.pair == 2:
             order = [side * shape.lanes + lane for lane in range(shape.lanes) for side in (0, 1)]
             rows = [b.shuffle(*rows, order)]
@@ -249,6 +255,28 @@ def _pack_turned(lowering, value: Value, shape: Shape, batch: tuple, base: V, de
         for place, row in enumerate(transpose(b, rows)):
             b.store(row, _panel(b, shape, base, b.add(k, place * shape.pair), n), BYTES[shape.compute])
     lowering.memo = {}
+
+
+def prefetch(lowering, value: Value, position: Position, axis: int, index) -> None:
+    """Ask for the memory that a value loads at another index along one axis; nothing where it isn't a plain load."""
+    operation = value.operation
+    if value in lowering.buffers or operation is None:
+        return
+    if operation.name == "tt.trans":
+        order = operation.integers("order")
+        moved: list = [0] * len(order)
+        for place, source in enumerate(order):
+            moved[source] = position.index[place]
+        lanes = None if position.axis is None else order[position.axis]
+        inner = Position(tuple(moved), lanes, position.count)
+        prefetch(lowering, operation.operands[0], inner, order[axis], index)
+    elif operation.name == "tt.load":
+        index = (*position.index[:axis], index, *position.index[axis + 1 :])
+        pointer = lowering.evaluate(operation.operands[0], Position(index, position.axis, position.count))
+        if pointer.offset is not None and pointer.offset.vector is None and pointer.scalar is not None:
+            b = lowering.b
+            address = b.offset(pointer.scalar, pointer.offset.scalar, pointer.pointee)
+            b.call("void", "llvm.prefetch.p0", address, V("i32", "0"), V("i32", "3"), V("i32", "1"))
 
 
 # the product --------------------------------------------------------------------------------------------------------
@@ -350,6 +378,8 @@ class _Tile:
             self.lowering.memo = {}
             value = self.operation.operands[1]
             places = [self._position(k, b.add(n, v * shape.lanes)) for v in range(shape.vectors)]
+            for place in places:
+                prefetch(self.lowering, value, place, len(self.batch), b.add(k, AHEAD))
             return [convert(b, self.lowering.evaluate(value, place), shape.compute) for place in places]
         element = "i32" if shape.pair == 2 else shape.compute
         places = [b.add(b.times(k, shape.width), v * shape.lanes) for v in range(shape.vectors)]
@@ -397,6 +427,8 @@ def inner_products(lowering, operation: Operation, shape: Shape, batch: tuple, a
             lowering.memo = {}
             along = [_in_batch(Position((k, b.add(n, column)), 0, depth), batch) for column in range(columns)]
             right = [convert(b, lowering.evaluate(operation.operands[1], place), shape.compute) for place in along]
+            for place in along:
+                prefetch(lowering, operation.operands[1], place, len(batch) + 1, b.add(place.index[-1], AHEAD))
             for row in range(shape.m):
                 left = b.load(llvm_type(shape.compute, depth), a.address(b, (row, k)), BYTES[shape.compute])
                 for slot, part in zip(slots[row], right, strict=True):
