@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import importlib.util
 import json
+import lzma
 import re
-import zipfile
 from functools import cache
 from pathlib import Path
 
 from streaming_attention.triton.cpu.kernel import Kernel, compile_ttir
+from streaming_attention.triton.cpu.parser import strip_locations
 from streaming_attention.triton.specializations import Specialization, snapshots
 
 MADE_WITH = "3.8.0"
-ARCHIVE = Path(__file__).parent / "snapshots.zip"
+SNAPSHOTS = Path(__file__).parent / "snapshots"
 SOURCES = Path(__file__).parent / "kernels"
 
 
@@ -35,16 +37,19 @@ def kernel(specialization: Specialization) -> Kernel:
     SnapshotError
         Neither is there.
     """
-    return Kernel(compile_ttir(read(specialization.name) or _from_source(specialization)))
+    return Kernel(compile_ttir(read(specialization) or _from_source(specialization)))
 
 
-def read(name: str) -> str | None:
+def read(specialization: Specialization) -> str | None:
     """A snapshot's text; None where there is none."""
-    try:
-        with zipfile.ZipFile(ARCHIVE) as archive:
-            return archive.read(f"{name}.ttir").decode()
-    except (FileNotFoundError, KeyError):
-        return None
+    return _archive(specialization.module).get(specialization.name)
+
+
+@cache
+def _archive(module: str) -> dict[str, str]:
+    """All snapshots of a module's kernels by name; they differ little, so that together they compress well."""
+    path = SNAPSHOTS / f"{module}.json.xz"
+    return json.loads(lzma.decompress(path.read_bytes())) if path.exists() else {}
 
 
 def _from_source(specialization: Specialization) -> str:
@@ -73,7 +78,7 @@ def generate(specialization: Specialization) -> str:
     module = source.make_ir(
         backend.target, options, backend.get_codegen_implementation(options), backend.get_module_map(), context
     )
-    return without_directories(str(backend.make_ttir(module, {})))
+    return without_locations(str(backend.make_ttir(module, {})))
 
 
 def load_function(specialization: Specialization):
@@ -82,9 +87,10 @@ def load_function(specialization: Specialization):
     return getattr(module, specialization.function)
 
 
-def without_directories(text: str) -> str:
-    """Locations as ``"prefill.py":12:3``, so that a snapshot doesn't know where it was made."""
-    return re.sub(r'loc\("[^"]*/([^"/]+)"', r'loc("\1"', text)
+def without_locations(text: str) -> str:
+    """TTIR without source locations: a snapshot shouldn't know where it was made."""
+    lines = [strip_locations(line)[0] for line in text.splitlines() if not line.startswith("#loc")]
+    return "\n".join(lines) + "\n"
 
 
 def sources_digest() -> str:
@@ -95,21 +101,25 @@ def sources_digest() -> str:
     return digest.hexdigest()
 
 
-def write(path: Path = ARCHIVE) -> None:
-    """Write all snapshots and their index, byte for byte the same each time."""
-    entries = {"index.json": json.dumps({"triton": MADE_WITH, "sources": sources_digest()})}
-    entries |= {f"{specialization.name}.ttir": generate(specialization) for specialization in snapshots()}
-    temporary = path.with_suffix(".tmp")
-    with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
-        for name, text in entries.items():
-            archive.writestr(zipfile.ZipInfo(name), text, zipfile.ZIP_DEFLATED)
+def write() -> None:
+    """Write all snapshots and their index."""
+    SNAPSHOTS.mkdir(exist_ok=True)
+    for module in sorted({specialization.module for specialization in snapshots()}):
+        texts = {each.name: generate(each) for each in snapshots() if each.module == module}
+        _replace(SNAPSHOTS / f"{module}.json.xz", lzma.compress(json.dumps(texts).encode(), preset=9))
+    index = {"triton": MADE_WITH, "sources": sources_digest()}
+    _replace(SNAPSHOTS / "index.json", (json.dumps(index, indent=2) + "\n").encode())
+
+
+def _replace(path: Path, data: bytes) -> None:
+    temporary = path.with_name(f".{path.name}")
+    temporary.write_bytes(data)
     temporary.replace(path)
 
 
 def index() -> dict:
     """Triton's version and the sources' digest that the snapshots were made with."""
-    with zipfile.ZipFile(ARCHIVE) as archive:
-        return json.loads(archive.read("index.json"))
+    return json.loads((SNAPSHOTS / "index.json").read_text())
 
 
 if __name__ == "__main__":

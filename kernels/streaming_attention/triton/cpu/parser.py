@@ -69,7 +69,7 @@ def _balanced(text: str, start: int) -> int:
     raise ValueError(f"unbalanced {opening} in {text!r}")
 
 
-def _without_locations(line: str) -> tuple[str, str | None]:
+def strip_locations(line: str) -> tuple[str, str | None]:
     """The line without its ``loc(...)``, and the last one's content."""
     last = None
     while (start := line.rfind("loc(")) >= 0:
@@ -113,7 +113,7 @@ class _Parser:
             callee = self.lines[min(starts[1:], default=0)]
             raise UnsupportedOperation(f"tt.call is not supported on the CPU: noinline function ({callee[:60]})")
         self.place = starts[0] + 1
-        header, _ = _without_locations(self.lines[starts[0]])
+        header, _ = strip_locations(self.lines[starts[0]])
         name = re.search(r"@\"?([\w$.]+)", header)[1]
         opening = header.index("(")
         arguments = self._arguments(header[opening + 1 : _balanced(header, opening) - 1])
@@ -134,7 +134,7 @@ class _Parser:
         """Blocks up to the line that begins with a closing brace (left in place)."""
         blocks = [Block("entry", parent=parent)]
         while not self.lines[self.place].startswith("}"):
-            line, location = _without_locations(self.lines[self.place])
+            line, location = strip_locations(self.lines[self.place])
             if line.startswith("^"):
                 self._label(line, blocks, parent)
             else:
@@ -192,7 +192,7 @@ class _Parser:
             if operation.name.startswith("scf.") and not (last and last[0].name in ("scf.yield", "scf.condition")):
                 region[-1].operations.append(Operation("scf.yield", [], [], block=region[-1]))  # MLIR leaves it out
             operation.regions.append(region)
-            line, location = _without_locations(self.lines[self.place])
+            line, location = strip_locations(self.lines[self.place])
             self.place += 1
             if line.endswith("{"):
                 continue

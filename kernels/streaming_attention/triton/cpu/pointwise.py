@@ -94,9 +94,28 @@ def intrinsic(lowering, operation, position):
 def cast(lowering, operation, position):
     (value,), same = together(lowering, operation, position)
     element = operation.result.type.element
-    kind = llvm_type(element, 1 if same else position.count)
-    result = wrap(element, lowering.b.cast(CASTS[operation.name], value, kind), same, position.count)
+    count = 1 if same else position.count
+    if operation.name == "arith.truncf":
+        narrowed = narrow(lowering.b, value, operation.operands[0].type.element, element, count)
+        return wrap(element, narrowed, same, position.count)
+    value = lowering.b.cast(CASTS[operation.name], value, llvm_type(element, count))
+    result = wrap(element, value, same, position.count)
     return as_pointer(result, operation.result.type.pointee) if element == POINTER else result
+
+
+def narrow(b, value: V, source: str, target: str, count: int) -> V:
+    """A float rounded to a shorter one. From f64 to 16 bits LLVM would call a function of compiler-rt, which a Python
+    process lacks: so through an f32 rounded to odd, whose last bit remembers that something was cut off.
+    """
+    if source == "f64" and target in ("f16", "bf16"):
+        ints = llvm_type("i64", count)
+        bits = b.cast("bitcast", value, ints)
+        cut = b.binary("and", bits, b.splat(V("i64", str(2**29 - 1)), count))
+        some = b.compare("icmp ne", cut, b.splat(V("i64", "0"), count))
+        sticky = b.binary("shl", b.cast("zext", some, ints), b.splat(V("i64", "29"), count))
+        bits = b.binary("or", b.binary("xor", bits, cut), sticky)
+        value = b.cast("fptrunc", b.cast("bitcast", bits, value.type), llvm_type("f32", count))
+    return b.cast("fptrunc", value, llvm_type(target, count))
 
 
 @rule("tt.bitcast")
