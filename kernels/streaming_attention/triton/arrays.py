@@ -38,7 +38,7 @@ def view(name: str, tensor) -> View:
         raise TypeError(f"{name}: {type(tensor).__name__} is neither a NumPy array nor a torch tensor")
     if dtype not in DTYPES:
         raise ValueError(f"{name}: element type {dtype}; allowed: {', '.join(DTYPES)} (bfloat16 also as uint16)")
-    if tensor.shape[-1] > 1 and strides[-1] != 1:
+    if tensor.shape[-1] > 1 and 0 not in tensor.shape and strides[-1] != 1:
         raise ValueError(f"{name}: its last axis has stride {strides[-1]}, it must be contiguous")
     return View(address_of(tensor), tuple(tensor.shape), strides, DTYPES[dtype])
 

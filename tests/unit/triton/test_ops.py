@@ -178,7 +178,6 @@ MOVES = {
     "tl.gather(x, tl.broadcast_to((tl.arange(0, N) ^ 1)[None, :], [M, N]), 1)":
         lambda x: x[:, np.arange(x.shape[1]) ^ 1],
     "tl.broadcast_to(tl.sum(x, 1)[:, None], [M, N])": lambda x: np.broadcast_to(x.sum(1, keepdims=True), x.shape),
-    "tl.softmax(x, 1)": lambda x: np.exp(x - x.max(1, keepdims=True)) / np.exp(x - x.max(1, keepdims=True)).sum(1, keepdims=True),
 }  # fmt: skip
 
 

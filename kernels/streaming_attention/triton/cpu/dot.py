@@ -91,7 +91,8 @@ def _form(lowering, operation: Operation, m: int, k: int, n: int) -> str:
     """Packing pays unless a tile meets all of B once: then rows of B come straight from where they are."""
     along_k = _runs_along_k(lowering, operation.operands[1])
     if along_k:
-        return "inner" if m <= FEW_ROWS and k >= 2 * lowering.target.lanes and m * n >= 16 else "panels"
+        lanes = lowering.target.lanes // (2 if operation.operands[1].type.element == "f64" else 1)
+        return "inner" if m <= min(FEW_ROWS, lanes) and k >= 2 * lanes and m * n >= lanes else "panels"
     vectors = -(-n // lowering.target.lanes)
     return "direct" if (m + 1) * vectors < lowering.target.registers else "panels"
 
@@ -137,7 +138,7 @@ def pack_invariant(lowering, loop: Operation) -> None:
             sides = ((0, read_a), (1, pack_b)) if shape.form == "panels" else ((0, read_a),)
             for side, pack in sides:
                 operand = operation.operands[side]
-                key = (operand, side, shape.compute, shape.width)
+                key = (operand, side, shape.compute, shape.width, shape.form)
                 if key not in lowering.packed and _is_outside(lowering, operand, loop):
                     lowering.packed[key] = pack(lowering, operand, shape, ())
 
@@ -176,7 +177,7 @@ def read_a(lowering, value: Value, shape: Shape, batch: tuple) -> Buffer:
         for index, stride in zip(batch, held.strides, strict=False):
             place = lowering.b.add(place, lowering.b.times(index, stride))
         strides = held.strides[-2:][::-1] if swap else held.strides[-2:]
-        if shape.pair == 1 or strides[1] == 1:
+        if (shape.pair == 1 and shape.form != "inner") or strides[1] == 1:
             return Buffer(lowering.b.offset(held.base, place, held.element), shape.compute, strides)
     return _pack_a(lowering, value, shape, batch)
 
@@ -184,7 +185,7 @@ def read_a(lowering, value: Value, shape: Shape, batch: tuple) -> Buffer:
 def _pack_a(lowering, value: Value, shape: Shape, batch: tuple) -> Buffer:
     """A copied in the order in which its memory lies, converted."""
     axis = lowering.axis_of(value) - len(batch)
-    by_column = axis == 0 and shape.pair == 1
+    by_column = axis == 0 and shape.pair == 1 and shape.form != "inner"
     extents = (shape.k, shape.m) if by_column else (shape.m, shape.k)
     target = lowering.allocate(Type(shape.compute, extents))
     if by_column:
@@ -301,7 +302,7 @@ def lower_dot(lowering, operation: Operation) -> None:
 
 
 def _operand(lowering, operation: Operation, side: int, shape: Shape, batch: tuple, pack):
-    packed = lowering.packed.get((operation.operands[side], side, shape.compute, shape.width))
+    packed = lowering.packed.get((operation.operands[side], side, shape.compute, shape.width, shape.form))
     return packed if packed is not None else pack(lowering, operation.operands[side], shape, batch)
 
 
@@ -415,8 +416,8 @@ def fuse(b, shape: Shape, left: V, right: V, total: V) -> V:
 def inner_products(lowering, operation: Operation, shape: Shape, batch: tuple, a: Buffer, target: Buffer) -> None:
     """A few rows of A against rows of memory: vectors along k, no packing, one horizontal sum for all at the end."""
     b = lowering.b
-    columns = min(shape.n, max(1, 16 // shape.m))
     lanes = lowering.target.lanes // (2 if shape.compute == "f64" else 1)
+    columns = min(shape.n, lanes // shape.m)
     depth = lanes * shape.pair
     kind = llvm_type(shape.sums, lanes)
     with b.loop(shape.n, columns) as n:

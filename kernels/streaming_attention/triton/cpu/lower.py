@@ -216,7 +216,8 @@ class Lowering:
         shape = value.type.shape
         if not shape:
             return None
-        axis = unit_axis(value)
+        held = self.buffers.get(value)
+        axis = held.strides.index(1) if held else unit_axis(value, self.buffers)
         if axis is not None and shape[axis] > 1:
             return axis
         return max(range(len(shape)), key=lambda place: (shape[place] > 1, place))

@@ -23,6 +23,10 @@ C_LIBRARY = {"math.sin": "sin", "math.cos": "cos", "math.tan": "tan", "math.tanh
              "math.log1p": "log1p", "math.expm1": "expm1", "math.log10": "log10", "math.cbrt": "cbrt",
              "math.atan2": "atan2", "math.powf": "pow", "math.exp": "exp", "math.exp2": "exp2", "math.log": "log",
              "math.log2": "log2"}  # fmt: skip
+EXTERNAL = {*C_LIBRARY.values(), "fmod", "hypot", "lgamma", "tgamma", "exp10", "sqrt", "fabs", "floor", "ceil", "rint", "round",
+            "trunc", "remainder", "copysign", "fdim", "j0", "j1", "y0", "y1"}  # fmt: skip
+"""Functions of the C library that libdevice's are taken for."""
+
 FUNCTIONS = (*C_LIBRARY, "math.rsqrt")
 
 
@@ -38,10 +42,10 @@ def emit(lowering, operation: Operation, values: list[V], element: str, count: i
         return b.binary("fdiv", one, b.intrinsic("sqrt", values[0]))
     if element == "f32" and operation.name in VECTOR:
         return VECTOR[operation.name](lowering, values[0], count)
-    return _each(b, C_LIBRARY[operation.name], values, element, count)
+    return each(b, C_LIBRARY[operation.name], values, element, count)
 
 
-def _each(b, name: str, values: list[V], element: str, count: int) -> V:
+def each(b, name: str, values: list[V], element: str, count: int) -> V:
     """The C library's function, a lane at a time."""
     name, kind = name + ("f" if element == "f32" else ""), llvm_type(element)
     if count == 1:

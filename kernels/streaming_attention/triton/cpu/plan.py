@@ -21,6 +21,9 @@ WRITES = {"tt.store", "tt.atomic_rmw", "tt.atomic_cas", "tt.print", "tt.assert"}
 MOVES = {"tt.reshape", "tt.join", "tt.split", "tt.cat"}
 """Operations whose lanes seldom line up with their operand's: a dear operand is better computed beforehand."""
 
+MOST_OPERATIONS = 64
+"""Operations of an expression that may be evaluated at several places."""
+
 
 @dataclass
 class Plan:
@@ -49,6 +52,7 @@ def make_plan(function: Function) -> Plan:
     dear = _dear_values(operations)
     order = {operation: place for place, operation in enumerate(operations)}
     writers = sorted(order[operation] for operation in operations if operation.name in WRITES)
+    plan.kept.update(_unwieldy(operations))
     _Decider(plan, dear, order, writers).decide(reversed(operations))
     return plan
 
@@ -66,6 +70,22 @@ def _dear_values(operations: list[Operation]) -> set[Value]:
         if is_dear(operation) or any(operand in dear for operand in operation.operands):
             dear.update(value for value in operation.results if value.type.is_tensor)
     return dear
+
+
+def _unwieldy(operations: list[Operation]) -> set[Value]:
+    """Tensors whose expressions, written out as trees, grow past a limit and that several others use: a sorting network
+    would double its expression at every step.
+    """
+    weight: dict[Value, int] = {}
+    kept: set[Value] = set()
+    for operation in operations:
+        total = 1 + sum(weight.get(operand, 0) for operand in operation.operands)
+        for value in operation.results:
+            always = operation.name in ALWAYS_KEPT or not value.type.is_tensor or value.type.element == POINTER
+            if not always and total > MOST_OPERATIONS and len(value.users) > 1:
+                kept.add(value)
+            weight[value] = 1 if always or value in kept else total
+    return kept
 
 
 def contains_load(value: Value, kept: set[Value]) -> list[Operation]:
@@ -190,7 +210,7 @@ def is_uniform(value: Value) -> bool:
     return pointwise and all(map(is_uniform, operation.operands))
 
 
-def unit_axis(value: Value) -> int | None:
+def unit_axis(value: Value, kept=frozenset()) -> int | None:
     """The axis along which a tensor's loads (or, for pointers, its elements) lie side by side in memory.
 
     Found by following steps of one: ``make_range`` has step one along its axis, a product with a scalar that isn't
@@ -199,15 +219,15 @@ def unit_axis(value: Value) -> int | None:
     steps = _Steps().of(value)
     if value.type.element == POINTER:
         return next((axis for axis, step in enumerate(steps) if step == 1 and value.type.shape[axis] > 1), None)
-    for load in _loads_with_axes(value):
-        if load is not None:
-            return load
-    return None
+    return next((axis for axis in _loads_with_axes(value, kept, set()) if axis is not None), None)
 
 
-def _loads_with_axes(value: Value):
-    """Unit axes of the loads inside an expression, in the axes of the expression."""
+def _loads_with_axes(value: Value, kept, seen: set[Value]):
+    """Unit axes of the loads inside an expression, in the axes of the expression; what has a buffer is no load."""
     operation = value.operation
+    if value in seen or (seen and value in kept):
+        return
+    seen.add(value)
     if operation is None or not value.type.is_tensor or operation.name in ALWAYS_KEPT:
         return
     if operation.name == "tt.load":
@@ -215,12 +235,12 @@ def _loads_with_axes(value: Value):
         return
     if operation.name == "tt.trans":
         order = operation.integers("order")
-        for axis in _loads_with_axes(operation.operands[0]):
+        for axis in _loads_with_axes(operation.operands[0], kept, seen):
             yield None if axis is None else order.index(axis)
         return
     if operation.name.startswith(("arith.", "math.", "tt.fp_to_fp", "tt.bitcast")):
         for operand in operation.operands:
-            yield from _loads_with_axes(operand)
+            yield from _loads_with_axes(operand, kept, seen)
 
 
 class _Steps:

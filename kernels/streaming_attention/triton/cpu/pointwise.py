@@ -247,6 +247,18 @@ def elementary(lowering, operation, position):
     return wrap(element, value, same, position.count)
 
 
+@rule("tt.extern_elementwise")
+def external(lowering, operation, position):
+    """A function of libdevice, by its CUDA name: the C library has nearly all of them."""
+    values, same = together(lowering, operation, position)
+    element, symbol = operation.result.type.element, operation.attributes["symbol"].strip('"')
+    name = symbol.removeprefix("__nv_").removesuffix("f" if element == "f32" else "")
+    if not symbol.startswith("__nv_") or name not in mathematics.EXTERNAL or element not in ("f32", "f64"):
+        raise operation.unsupported(f"{symbol} of {element}")
+    value = mathematics.each(lowering.b, name, values, element, 1 if same else position.count)
+    return wrap(element, value, same, position.count)
+
+
 # constants and indices ----------------------------------------------------------------------------------------------
 
 
