@@ -32,6 +32,11 @@ class Carrier:
         else:
             _evaluate_into(self.lowering, value, self.buffer)
 
+    def copy(self, source: Buffer) -> None:
+        """Take a tensor from a buffer of the same shape."""
+        for position in self.lowering.nest(self.kind.shape, len(self.kind.shape) - 1):
+            self.buffer.write(self.lowering.b, position, source.read(self.lowering.b, position))
+
     def show(self, value: Value) -> None:
         """Let ``value`` be what the storage holds now."""
         if self.buffer is not None:
@@ -123,11 +128,10 @@ class _Carried:
                 scalars.append((carrier, as_scalar(b, lowering.evaluate(value, Position(())))))
             elif value is self.arguments[place] or value in lowering.in_place:
                 continue
+            elif value in self.arguments or not (value in lowering.buffers or self._stays_put(place, value)):
+                copies.append((place, self._aside(value)))
             elif value in lowering.buffers:
-                copies.append((place, value))
-            elif not _reads_only(value, self.arguments[place], self.arguments):
-                lowering.keep(value)
-                copies.append((place, value))
+                copies.append((place, lowering.buffers[value]))
         amounts = [self._amount(place) for place in self.drifts]
         done = {place for place, _ in copies}
         for place, carrier in self.carriers.items():
@@ -135,12 +139,22 @@ class _Carried:
             direct = carrier.buffer is not None and place not in done
             if direct and value is not self.arguments[place] and value not in lowering.in_place:
                 carrier.put(value)
-        for place, value in copies:
-            self.carriers[place].put(value)
+        for place, source in copies:
+            self.carriers[place].copy(source)
         for carrier, scalar in scalars:
             b.write(carrier.slot, scalar)
         for slot, amount in zip(self.drifts.values(), amounts, strict=True):
             b.write(slot, b.binary("add", b.read(slot, "i64"), amount))
+
+    def _stays_put(self, place: int, value: Value) -> bool:
+        """Whether a value can be written over its own old one, reading no other carried tensor."""
+        return _reads_only(value, self.arguments[place], self.arguments)
+
+    def _aside(self, value: Value) -> Buffer:
+        """A value in a buffer of its own, out of the way of what the turn overwrites."""
+        target = self.lowering.allocate(value.type)
+        _evaluate_into(self.lowering, value, target)
+        return target
 
     def _amount(self, place: int) -> V:
         """What this turn adds to a drifting argument."""
