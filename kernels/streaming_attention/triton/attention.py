@@ -183,7 +183,8 @@ def _decode(views, out: View, lse, held, sizes, causal, scale, split, paging, pa
     table, lengths, stride_table, page = paging
     strides = [stride for part in views for stride in part.strides[:3]]
     values = [*(part.address for part in views), part_out.ctypes.data, part_lse.ctypes.data, table, lengths, *strides,
-              stride_table, queries, keys, group, int(causal), head_dim, scale_of(scale, head_dim) * LOG2E, split, page]  # fmt: skip
+              stride_table, queries, keys, group, int(causal), head_dim,
+              scale_of(scale, head_dim) * LOG2E, split, page]  # fmt: skip
     merging = [part_out.ctypes.data, part_lse.ctypes.data, out.address, lse.ctypes.data, *out.strides[:3],
                heads * queries, queries, parts, queries, group, head_dim]  # fmt: skip
     grids = ((parts, kv_heads, batch), (group * queries, kv_heads, batch))

@@ -58,7 +58,9 @@ def compile_for(specialization: Specialization, target: str) -> Artefact:
     from triton.compiler import ASTSource, compile
 
     start = time.perf_counter()
-    source = ASTSource(load_function(specialization), dict(specialization.signature), dict(specialization.constants), {})
+    source = ASTSource(
+        load_function(specialization), dict(specialization.signature), dict(specialization.constants), {}
+    )
     compiled = compile(source, target=GPUTarget(*TARGETS[target]), options={"num_warps": 4, "num_stages": 1})
     kind = "cubin" if "cubin" in compiled.asm else "hsaco"
     binary = compiled.asm[kind]

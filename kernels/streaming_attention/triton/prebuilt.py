@@ -11,7 +11,6 @@ import importlib
 import importlib.util
 import json
 import lzma
-import re
 from functools import cache
 from pathlib import Path
 

@@ -113,7 +113,9 @@ def decode(dtype: str, block_d: int, rows: int, even: bool, paged: int = 0) -> S
     strides = _strides("q", "k", "v") + " stride_table"
     signature = _signature(pointers, strides, "queries keys group causal head_dim", constants)
     signature = _before_constants(signature, ("split", COUNT), ("page", COUNT))
-    name = "-".join(["decode", dtype, f"d{block_d}", *["odd"] * (not even), f"rows{rows}", *([f"page{paged}"] if paged else [])])
+    name = "-".join(
+        ["decode", dtype, f"d{block_d}", *["odd"] * (not even), f"rows{rows}", *([f"page{paged}"] if paged else [])]
+    )
     return Specialization(name, "decode", "decode", signature, tuple(constants.items()))
 
 

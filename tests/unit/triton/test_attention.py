@@ -40,7 +40,10 @@ def check(out, lse, q, k, v, causal, tolerance=3e-6):
 
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("heads, kv_heads", [(1, 1), (4, 2), (5, 1)])
-@pytest.mark.parametrize("queries, keys, head_dim", [(129, 129, 64), (127, 300, 80), (130, 65, 128), (7, 64, 59), (1, 1, 96), (200, 191, 111), (40, 0, 64)])
+@pytest.mark.parametrize(
+    "queries, keys, head_dim",
+    [(129, 129, 64), (127, 300, 80), (130, 65, 128), (7, 64, 59), (1, 1, 96), (200, 191, 111), (40, 0, 64)],
+)
 def test_prefill(heads, kv_heads, queries, keys, head_dim, causal):
     q, k, v = draw(2, heads, kv_heads, queries, keys, head_dim)
     check(*api.attention(q, k, v, causal=causal, return_lse=True), q, k, v, causal)
@@ -107,7 +110,9 @@ def test_backward_is_the_derivative(causal):
     rng = np.random.default_rng(4)
     for place, tensor in enumerate((q, k, v)):
         step = rng.standard_normal(tensor.shape) * 1e-4
-        shifted = [[x.astype(float) + (sign * step if i == place else 0) for i, x in enumerate((q, k, v))] for sign in (1, -1)]
+        shifted = [
+            [x.astype(float) + (sign * step if i == place else 0) for i, x in enumerate((q, k, v))] for sign in (1, -1)
+        ]
         values = [(reference(*tensors, causal)[0] * grad).sum() for tensors in shifted]
         np.testing.assert_allclose((grads[place] * step).sum(), (values[0] - values[1]) / 2, rtol=2e-4, atol=1e-6)
 
@@ -169,3 +174,21 @@ q = np.ones((1, 1, 3, 64), np.float32)
 assert np.allclose(attention(q, q, q), 1)
 """
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@pytest.mark.parametrize("name", ["avx512", "avx2", "portable"])
+def test_every_instruction_set(name, monkeypatch):
+    from streaming_attention.triton import prebuilt
+    from streaming_attention.triton.cpu.target import make_target
+
+    try:
+        target = make_target(name)
+    except ValueError as error:
+        pytest.skip(str(error))
+    compile_ttir = prebuilt.compile_ttir
+    monkeypatch.setattr(prebuilt, "compile_ttir", lambda text: compile_ttir(text, target))
+    prebuilt.kernel.cache_clear()
+    q, k, v = draw(1, 8, 2, 140, 150, 64)
+    check(*api.attention(q, k, v, causal=True, return_lse=True), q, k, v, True)
+    check(*api.decode(q[:, :, :2], k, v, return_lse=True), q[:, :, :2], k, v, True)
+    prebuilt.kernel.cache_clear()

@@ -9,7 +9,11 @@ from hypothesis import strategies as st
 
 pytest.importorskip("triton")
 M, N = 8, 32
-FOLDS = {"tl.sum({}, 1)[:, None]": (np.sum, 1), "tl.max({}, 0)[None, :]": (np.max, 0), "tl.min({}, 1)[:, None]": (np.min, 1)}
+FOLDS = {
+    "tl.sum({}, 1)[:, None]": (np.sum, 1),
+    "tl.max({}, 0)[None, :]": (np.max, 0),
+    "tl.min({}, 1)[:, None]": (np.min, 1),
+}
 BINARY = {"({} + {})": np.add, "({} - {})": np.subtract, "({} * {})": np.multiply, "tl.maximum({}, {})": np.maximum}
 UNARY = {"tl.abs({})": np.abs, "tl.exp2(-tl.abs({}))": lambda x: np.exp2(-np.abs(x)), "(-{})": np.negative,
          "tl.sqrt(tl.abs({}))": lambda x: np.sqrt(np.abs(x)), "tl.trans(tl.trans({}))": lambda x: x,
@@ -71,7 +75,12 @@ def test_random_kernels(define, tree, loops):
     a, b = rng.normal(size=(2, M, N)).astype(np.float32)
     out = np.zeros_like(a)
     kernel[(1,)](a, b, out, loops, M=M, N=N)
-    names = {"x": a.astype(float), "y": b.astype(float), "r[:, None]": a.ravel()[:M, None], "c[None, :]": b.ravel()[None, :N]}
+    names = {
+        "x": a.astype(float),
+        "y": b.astype(float),
+        "r[:, None]": a.ravel()[:M, None],
+        "c[None, :]": b.ravel()[None, :N],
+    }
     for _ in range(loops):
         z = value(tree, names)
         names["x"], names["y"] = names["y"], z * 0.5

@@ -13,7 +13,10 @@ KERNELS = (
 
 
 @pytest.mark.parametrize("specialization", KERNELS, ids=lambda each: each.name)
-@pytest.mark.parametrize("target, kind", [("sm_80", "cubin"), ("sm_90", "cubin"), ("sm_100", "cubin"), ("gfx942", "hsaco"), ("gfx1100", "hsaco")])
+@pytest.mark.parametrize(
+    "target, kind",
+    [("sm_80", "cubin"), ("sm_90", "cubin"), ("sm_100", "cubin"), ("gfx942", "hsaco"), ("gfx1100", "hsaco")],
+)
 def test_kernels_compile_for_gpus(specialization, target, kind, tmp_path):
     from triton import knobs
 

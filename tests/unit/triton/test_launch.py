@@ -44,7 +44,7 @@ def test_tiles_that_are_too_large(define, monkeypatch):
         y = tl.load(x + place)
         tl.store(x + place, tl.dot(y, y) + tl.dot(y, tl.trans(y)))
     """).huge
-    with pytest.raises(MemoryError, match="huge: .* use smaller tiles"):
+    with pytest.raises(MemoryError, match=r"huge: .* use smaller tiles"):
         kernel[(1,)](np.zeros(4, np.float32), N=512)
 
 
@@ -57,7 +57,7 @@ def test_wrong_arguments_of_a_shipped_kernel():
     x = np.zeros(4, np.float32)
     with pytest.raises(LaunchError, match="merge: 2 arguments given, 13 needed"):
         kernel((1,), x, x)
-    with pytest.raises(LaunchError, match="argument 4: 1.5 is not a i64"):
+    with pytest.raises(LaunchError, match=r"argument 4: 1\.5 is not a i64"):
         kernel((1,), x, x, x, x, 1.5, 0, 0, 0, 0, 1, 1, 1, 4)
     with pytest.raises(LaunchError, match="str is neither an array nor a tensor"):
         kernel((1,), "x", x, x, x, 0, 0, 0, 0, 0, 1, 1, 1, 4)
@@ -130,7 +130,8 @@ def test_layer_norm(define):
 def test_matmul_with_grouped_programs_and_wrapped_rows(define, m, n, k):
     kernel = define("""
     @triton.jit
-    def matmul(a, b, c, M, N, K, am, ak, bk, bn, cm, cn, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, G: tl.constexpr):
+    def matmul(a, b, c, M, N, K, am, ak, bk, bn, cm, cn,
+               BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, G: tl.constexpr):
         pid = tl.program_id(0)
         blocks_m, blocks_n = tl.cdiv(M, BM), tl.cdiv(N, BN)
         in_group = G * blocks_n
@@ -150,7 +151,8 @@ def test_matmul_with_grouped_programs_and_wrapped_rows(define, m, n, k):
             at_a += BK * ak
             at_b += BK * bk
         rows, columns = pid_m * BM + tl.arange(0, BM), pid_n * BN + tl.arange(0, BN)
-        tl.store(c + rows[:, None] * cm + columns[None, :] * cn, total, mask=(rows[:, None] < M) & (columns[None, :] < N))
+        tl.store(c + rows[:, None] * cm + columns[None, :] * cn, total,
+                 mask=(rows[:, None] < M) & (columns[None, :] < N))
     """).matmul
     rng = np.random.default_rng(2)
     a, b = rng.normal(size=(m, k)).astype(np.float32), rng.normal(size=(k, n)).astype(np.float32)

@@ -8,11 +8,15 @@ INTS = ("int8", "int16", "int32", "int64")
 FLOATS = ("float16", "float32", "float64")
 
 UNARY = {
-    "tl.exp(x)": (np.exp, 4e-7), "tl.exp2(x)": (np.exp2, 4e-7), "tl.log(tl.abs(x))": (lambda x: np.log(np.abs(x)), 4e-7),
-    "tl.log2(tl.abs(x))": (lambda x: np.log2(np.abs(x)), 4e-7), "tl.sqrt(tl.abs(x))": (lambda x: np.sqrt(np.abs(x)), 1e-7),
-    "tl.rsqrt(tl.abs(x))": (lambda x: 1 / np.sqrt(np.abs(x)), 3e-7), "tl.sin(x)": (np.sin, 4e-7), "tl.cos(x)": (np.cos, 4e-7),
+    "tl.exp(x)": (np.exp, 4e-7), "tl.exp2(x)": (np.exp2, 4e-7),
+    "tl.log(tl.abs(x))": (lambda x: np.log(np.abs(x)), 4e-7),
+    "tl.log2(tl.abs(x))": (lambda x: np.log2(np.abs(x)), 4e-7),
+    "tl.sqrt(tl.abs(x))": (lambda x: np.sqrt(np.abs(x)), 1e-7),
+    "tl.rsqrt(tl.abs(x))": (lambda x: 1 / np.sqrt(np.abs(x)), 3e-7),
+    "tl.sin(x)": (np.sin, 4e-7), "tl.cos(x)": (np.cos, 4e-7),
     "tl.floor(x)": (np.floor, 0), "tl.ceil(x)": (np.ceil, 0), "tl.abs(x)": (np.abs, 0), "-x": (np.negative, 0),
-    "tl.sigmoid(x)": (lambda x: 1 / (1 + np.exp(-x)), 4e-7), "tl.sqrt_rn(tl.abs(x))": (lambda x: np.sqrt(np.abs(x)), 1e-7),
+    "tl.sigmoid(x)": (lambda x: 1 / (1 + np.exp(-x)), 4e-7),
+    "tl.sqrt_rn(tl.abs(x))": (lambda x: np.sqrt(np.abs(x)), 1e-7),
     "tl.fma(x, x, x)": (lambda x: x * x + x, 4e-7), "tl.clamp(x, -1.0, 1.0)": (lambda x: np.clip(x, -1, 1), 0),
     "tl.erf(x)": (None, 4e-7), "tl.where(x > 0, x, 2.0 * x)": (lambda x: np.where(x > 0, x, 2 * x), 0),
     "tl.math.div_rn(x, x + 10.0)": (lambda x: x / (x + 10), 1e-7),
@@ -336,12 +340,14 @@ def test_load_before_a_store_keeps_its_value(define):
 
 
 @pytest.mark.parametrize("dtype, bound", [("float32", 1e-6), ("float16", 1e-6), ("float64", 1e-14), ("int8", 0)])
-@pytest.mark.parametrize("m, n, k", [(16, 16, 16), (32, 64, 128), (1, 32, 64), (4, 16, 32), (128, 128, 16), (2, 8, 4), (8, 256, 32)])
+@pytest.mark.parametrize(
+    "m, n, k", [(16, 16, 16), (32, 64, 128), (1, 32, 64), (4, 16, 32), (128, 128, 16), (2, 8, 4), (8, 256, 32)]
+)
 @pytest.mark.parametrize("ta, tb", [(False, False), (False, True), (True, False), (True, True)])
 def test_dot(define, m, n, k, ta, tb, dtype, bound):
     kernel = define("""
     @triton.jit
-    def kernel(a, b, c, am, ak, bk, bn, M: tl.constexpr, N: tl.constexpr, K: tl.constexpr, TA: tl.constexpr, TB: tl.constexpr):
+    def kernel(a, b, c, M: tl.constexpr, N: tl.constexpr, K: tl.constexpr, TA: tl.constexpr, TB: tl.constexpr):
         i, j, l = tl.arange(0, M), tl.arange(0, N), tl.arange(0, K)
         if TA:
             x = tl.trans(tl.load(a + l[:, None] * M + i[None, :]))
@@ -352,14 +358,15 @@ def test_dot(define, m, n, k, ta, tb, dtype, bound):
         else:
             y = tl.load(b + l[:, None] * N + j[None, :])
         start = tl.load(c + i[:, None] * N + j[None, :])
-        tl.store(c + i[:, None] * N + j[None, :], tl.dot(x, y, start, input_precision="ieee", out_dtype=c.dtype.element_ty))
+        total = tl.dot(x, y, start, input_precision="ieee", out_dtype=c.dtype.element_ty)
+        tl.store(c + i[:, None] * N + j[None, :], total)
     """).kernel
     rng = np.random.default_rng(10)
     a, b = (rng.normal(0, 3, shape).astype(dtype) for shape in ((m, k), (k, n)))
     out = {"int8": np.int32, "float64": np.float64}.get(dtype, np.float32)
     c = rng.normal(0, 3, (m, n)).astype(out)
     expected = c + a.astype(np.float64) @ b.astype(np.float64)
-    kernel[(1,)](np.ascontiguousarray(a.T) if ta else a, np.ascontiguousarray(b.T) if tb else b, c, 0, 0, 0, 0,
+    kernel[(1,)](np.ascontiguousarray(a.T) if ta else a, np.ascontiguousarray(b.T) if tb else b, c,
                  M=m, N=n, K=k, TA=ta, TB=tb)  # fmt: skip
     np.testing.assert_allclose(c, expected, atol=bound * 9 * k + 1e-30, rtol=bound)
 
@@ -375,7 +382,10 @@ def test_dot_of_bfloat16(define):
         tl.store(c + i[:, None] * N + j[None, :], tl.dot(x, tl.load(b + l[:, None] * N + j[None, :])))
     """).kernel
     rng = np.random.default_rng(11)
-    bits = [(rng.normal(size=shape).astype(np.float32).view(np.uint32) >> 16).astype(np.uint16) for shape in ((32, 64), (64, 32))]
+    bits = [
+        (rng.normal(size=shape).astype(np.float32).view(np.uint32) >> 16).astype(np.uint16)
+        for shape in ((32, 64), (64, 32))
+    ]
     a, b = ((part.astype(np.uint32) << 16).view(np.float32) for part in bits)
     c = np.zeros((32, 32), np.float32)
     kernel[(1,)](*(Tensor(part, "bfloat16") for part in bits), c, M=32, N=32, K=64)

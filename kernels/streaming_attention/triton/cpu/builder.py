@@ -1,4 +1,7 @@
-"""LLVM IR as text, one instruction a call. Loop counters and accumulators are stack slots that LLVM turns into registers."""
+"""LLVM IR as text, one instruction a call.
+
+Loop counters and accumulators are stack slots, which LLVM turns into registers.
+"""
 
 from __future__ import annotations
 

@@ -7,10 +7,10 @@ that move by a uniform amount each turn in one scalar (see ``plan.drifts``).
 from __future__ import annotations
 
 from streaming_attention.triton.cpu.builder import V, llvm_type
-from streaming_attention.triton.cpu.dot import pack_invariant
 from streaming_attention.triton.cpu.ir import POINTER, Block, Operation, Value
 from streaming_attention.triton.cpu.lanes import Lanes, Position, advance, as_scalar, plus, uniform
 from streaming_attention.triton.cpu.memory import Buffer
+from streaming_attention.triton.cpu.pack import pack_invariant
 from streaming_attention.triton.cpu.plan import ALWAYS_KEPT
 from streaming_attention.triton.cpu.pointwise import as_pointer
 
@@ -322,7 +322,3 @@ def lower_return(lowering, operation: Operation) -> None:
 def lower_unreachable(lowering, operation: Operation) -> None:
     """``ub.unreachable``."""
     lowering.b.emit("unreachable")
-
-
-def lower_nothing(lowering, operation: Operation) -> None:
-    """Printing and assertions of debug builds: accepted and left out."""

@@ -164,7 +164,7 @@ def _address(memory: bytearray) -> int:
 
 
 def address_of(value) -> int:
-    """Address of an array's first element: NumPy's, torch's, or anything with ``data_ptr()``; None is a null pointer."""
+    """Address of an array's first element: NumPy's, torch's, anything with ``data_ptr()``; None is a null pointer."""
     if hasattr(value, "__array_interface__"):
         return value.__array_interface__["data"][0]
     if value is None:

@@ -27,7 +27,7 @@ EFFECTS = {
     "tt.histogram": reduce.lower_histogram, "tt.gather": reduce.lower_gather,
     "tt.map_elementwise": reduce.lower_map_elementwise,
     "scf.for": control.lower_for, "scf.while": control.lower_while, "scf.if": control.lower_if,
-    "tt.print": control.lower_nothing, "tt.assert": control.lower_nothing, "tt.return": control.lower_return,
+    "tt.return": control.lower_return,
     "cf.br": control.lower_branch, "cf.cond_br": control.lower_branch, "ub.unreachable": control.lower_unreachable,
 }  # fmt: skip
 """Operations that run where they stand, rather than where their result is used."""
@@ -49,7 +49,8 @@ class Lowering:
     def __init__(self, function: Function, target: Target):
         self.function, self.target = function, target
         self.b = Builder(
-            f"define void @{mangled(function.name)}(ptr noalias %arguments, ptr noalias %grid, i64 %program, ptr noalias %scratch)"
+            f"define void @{mangled(function.name)}"
+            "(ptr noalias %arguments, ptr noalias %grid, i64 %program, ptr noalias %scratch)"
         )
         self.scalars: dict[Value, Lanes] = {}
         self.buffers: dict[Value, Buffer] = {}

@@ -23,7 +23,8 @@ C_LIBRARY = {"math.sin": "sin", "math.cos": "cos", "math.tan": "tan", "math.tanh
              "math.log1p": "log1p", "math.expm1": "expm1", "math.log10": "log10", "math.cbrt": "cbrt",
              "math.atan2": "atan2", "math.powf": "pow", "math.exp": "exp", "math.exp2": "exp2", "math.log": "log",
              "math.log2": "log2"}  # fmt: skip
-EXTERNAL = {*C_LIBRARY.values(), "fmod", "hypot", "lgamma", "tgamma", "exp10", "sqrt", "fabs", "floor", "ceil", "rint", "round",
+EXTERNAL = {*C_LIBRARY.values(), "fmod", "hypot", "lgamma", "tgamma", "exp10", "sqrt",
+            "fabs", "floor", "ceil", "rint", "round",
             "trunc", "remainder", "copysign", "fdim", "j0", "j1", "y0", "y1"}  # fmt: skip
 """Functions of the C library that libdevice's are taken for."""
 
@@ -94,8 +95,8 @@ def scale(lowering, value: V, exponent: V, count: int) -> V:
 
 def _scalef(b, value: V, exponent: V) -> V:
     """AVX-512's instruction for value * 2**exponent; LLVM IR has no name for it."""
-    return b.call("<16 x float>", "llvm.x86.avx512.mask.scalef.ps.512", value, exponent, V("<16 x float>", "zeroinitializer"),
-                  V("i16", "-1"), V("i32", "4"))  # fmt: skip
+    rest = (V("<16 x float>", "zeroinitializer"), V("i16", "-1"), V("i32", "4"))
+    return b.call("<16 x float>", "llvm.x86.avx512.mask.scalef.ps.512", value, exponent, *rest)
 
 
 def _slice(b, value: V, start: int) -> V:

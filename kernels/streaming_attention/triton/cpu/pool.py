@@ -16,7 +16,8 @@ import threading
 from streaming_attention.triton.cpu.engine import Loaded, compile_object
 from streaming_attention.triton.cpu.target import make_target
 
-FIELDS = {"mutex": 0, "wake": 128, "done": 256, "open": 384, "stop": 392, "active": 400, "function": 448, "arguments": 456,
+FIELDS = {"mutex": 0, "wake": 128, "done": 256, "open": 384, "stop": 392, "active": 400, "function": 448,
+          "arguments": 456,
           "grid": 464, "programs": 472, "scratch": 480, "stride": 488, "next": 512}  # fmt: skip
 """Byte offsets in the pool's memory; mutex and condition variables get room for any C library's."""
 
@@ -80,7 +81,8 @@ end:
   ret void
 }
 
-define void @pool_launch(ptr %pool, ptr %function, ptr %arguments, ptr %grid, i64 %programs, ptr %scratch, i64 %stride, i64 %helpers) {
+define void @pool_launch(ptr %pool, ptr %function, ptr %arguments, ptr %grid, i64 %programs,
+                         ptr %scratch, i64 %stride, i64 %helpers) {
   %p.function = getelementptr i8, ptr %pool, i64 FUNCTION
   %p.arguments = getelementptr i8, ptr %pool, i64 ARGUMENTS
   %p.grid = getelementptr i8, ptr %pool, i64 GRID

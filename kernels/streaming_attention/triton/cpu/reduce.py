@@ -59,7 +59,9 @@ def _reduce_along(lowering, operation, shape, axis, targets) -> None:
             half = len(lanes) // 2
             pairs = zip(lanes[:half], lanes[half:], strict=True)
             lanes = [combine(lowering, operation, left, right, count) for left, right in pairs]
-        for result, target, value in zip(operation.results, targets, _fold(lowering, operation, lanes[0], count), strict=True):
+        for result, target, value in zip(
+            operation.results, targets, _fold(lowering, operation, lanes[0], count), strict=True
+        ):
             if target is None:
                 lowering.scalars[result] = value
             else:

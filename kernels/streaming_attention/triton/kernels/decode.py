@@ -12,7 +12,8 @@ LN2: tl.constexpr = tl.constexpr(0.6931471805599453)
 
 @triton.jit
 def stream_part(
-    q, k, v, block_table, m, l, acc, last, stride_kb, stride_kt, stride_vb, stride_vt, start, stop, keys, page, scale, head_dim,
+    q, k, v, block_table, m, l, acc, last, stride_kb, stride_kt, stride_vb, stride_vt,
+    start, stop, keys, page, scale, head_dim,
     MASKED: tl.constexpr, EVEN_D: tl.constexpr, PAGED: tl.constexpr,
     ROWS: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
@@ -92,9 +93,8 @@ def decode(
     place = ((batch * tl.num_programs(1) + head) * tl.num_programs(0) + part) * rows_used
     reach = tl.where(causal != 0, keys - queries, keys)
     if ROWS == 1:
-        q_block = tl.load(q + batch * stride_qb + head * stride_qh + dims, mask=dims < head_dim, other=0.0).to(
-            tl.float32
-        )
+        q += batch * stride_qb + head * stride_qh
+        q_block = tl.load(q + dims, mask=dims < head_dim, other=0.0).to(tl.float32)
         m = -float("inf")
         l = 0.0
         acc = tl.zeros([BLOCK_D], tl.float32)
@@ -113,12 +113,12 @@ def decode(
     whole = tl.minimum(stop, tl.maximum(reach + 1, 0))  # up to here every row sees every key
     whole = start + tl.maximum(whole - start, 0) // BLOCK_N * BLOCK_N
     m, l, acc = stream_part(
-        q_block, k, v, block_table, m, l, acc, last, stride_kb, stride_kt, stride_vb, stride_vt, start, whole, keys, page,
-        scale, head_dim, False, EVEN_D, PAGED, ROWS, BLOCK_N, BLOCK_D,
+        q_block, k, v, block_table, m, l, acc, last, stride_kb, stride_kt, stride_vb, stride_vt,
+        start, whole, keys, page, scale, head_dim, False, EVEN_D, PAGED, ROWS, BLOCK_N, BLOCK_D,
     )  # fmt: skip
     m, l, acc = stream_part(
-        q_block, k, v, block_table, m, l, acc, last, stride_kb, stride_kt, stride_vb, stride_vt, whole, stop, keys, page,
-        scale, head_dim, True, EVEN_D, PAGED, ROWS, BLOCK_N, BLOCK_D,
+        q_block, k, v, block_table, m, l, acc, last, stride_kb, stride_kt, stride_vb, stride_vt,
+        whole, stop, keys, page, scale, head_dim, True, EVEN_D, PAGED, ROWS, BLOCK_N, BLOCK_D,
     )  # fmt: skip
     if ROWS == 1:
         acc = acc / tl.where(l == 0.0, 1.0, l)

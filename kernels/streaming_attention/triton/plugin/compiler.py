@@ -19,7 +19,10 @@ from streaming_attention.triton.plugin import NAME
 
 @dataclass(frozen=True)
 class Options:
-    """Launch options that Triton's front end asks for. Warps, stages and clusters mean nothing here and are accepted."""
+    """Launch options that Triton's front end asks for.
+
+    Warps, stages and clusters mean nothing here and are accepted.
+    """
 
     num_warps: int = 4
     num_ctas: int = 1
