@@ -143,7 +143,8 @@ def test_logits_of_ten_thousand():
 
 
 @pytest.mark.parametrize("change, message", [
-    (lambda q, k, v: (q, k[..., :32], v), "k, v"), (lambda q, k, v: (q.astype(np.float64), k, v), "q: element type float64"),
+    (lambda q, k, v: (q, k[..., :32], v), "k, v"),
+    (lambda q, k, v: (q.astype(np.float64), k, v), "q: element type float64"),
     (lambda q, k, v: (q[0], k, v), "q: 3 axes"), (lambda q, k, v: (q[:, :3], k, v), "3 heads"),
     (lambda q, k, v: (q[..., ::2], k[..., ::2], v[..., ::2]), "q: its last axis"),
     (lambda q, k, v: (q, k.astype(np.float16), v), "k: fp16"),

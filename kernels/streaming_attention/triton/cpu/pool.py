@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import ctypes
 import os
+import platform
 import threading
+from functools import cache
 
 from streaming_attention.triton.cpu.engine import Loaded, compile_object
 from streaming_attention.triton.cpu.target import make_target
@@ -197,6 +199,13 @@ def _module(x86: bool) -> str:
     return text
 
 
+@cache
+def _code() -> Loaded:
+    """The pool's machine code, kept for good: a worker on its way out may still be in it."""
+    target = make_target()
+    return Loaded(compile_object(_module(platform.machine() in ("x86_64", "AMD64")), target), target)
+
+
 class Pool:
     """Threads that share a grid's programs; the caller is one of them.
 
@@ -207,10 +216,6 @@ class Pool:
     """
 
     def __init__(self, threads: int):
-        import platform
-
-        target = make_target()
-        self.loaded = Loaded(compile_object(_module(platform.machine() in ("x86_64", "AMD64")), target), target)
         self.threads = threads
         self.busy = threading.Lock()
         self._storage = ctypes.create_string_buffer(SIZE + 64)
@@ -223,11 +228,13 @@ class Pool:
         cpus = _cpus()
         for place in range(1, threads):
             cpu = cpus[place % len(cpus)]
-            threading.Thread(target=_work, args=(worker, self.memory, cpu), daemon=True, name=f"triton-{place}").start()
+            threading.Thread(
+                target=_work, args=(worker, self.memory, cpu, self._storage), daemon=True, name=f"triton-{place}"
+            ).start()
 
     def _function(self, name: str, count: int):
         kind = ctypes.CFUNCTYPE(None, *[ctypes.c_size_t] * count)
-        return kind(self.loaded.address(name))
+        return kind(_code().address(name))
 
     def scratch(self, size: int, owners: int) -> int:
         """Address of room for ``owners`` times ``size`` bytes, kept from call to call."""
@@ -261,11 +268,13 @@ class Pool:
 
     def close(self) -> None:
         """Let the workers go."""
-        ctypes.c_int64.from_address(self.memory + FIELDS["stop"]).value = 1
-        self.launch(self.memory, 0, 0, 0, 0, 0, 0, 0)
+        with self.busy:
+            ctypes.c_int64.from_address(self.memory + FIELDS["stop"]).value = 1
+            self.launch(self.memory, 0, 0, 0, 0, 0, 0, 0)
 
 
-def _work(worker, memory: int, cpu: int) -> None:
+def _work(worker, memory: int, cpu: int, storage) -> None:
+    """A worker's life; it holds the pool's memory until it has left."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {cpu})
     worker(memory)

@@ -76,8 +76,8 @@ def decode(
 
     Grid: (parts, kv_heads, batch). ``part_out`` is (batch, kv_heads, parts, rows, head_dim) f32, normalised within the
     part; ``part_lse`` is (batch, kv_heads, parts, rows), in log2. With PAGED, ``block_table`` (batch, pages) says where
-    the tokens of each page lie (``page`` of them, a multiple of BLOCK_N), ``stride_kb`` is a page's, and ``lengths`` holds
-    each sequence's keys.
+    the tokens of each page lie (``page`` of them, a multiple of BLOCK_N), ``stride_kb`` is a page's, and ``lengths``
+    holds each sequence's keys.
     """
     part, head, batch = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
     rows_used = group * queries
