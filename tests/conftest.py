@@ -4,6 +4,12 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+from project import Project
+
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")  # no test depends on how fast the machine is
 
 NEVER_SKIPPED_IN_CI = [Path(__file__).parent / name for name in ("mpi", "report", "workflow")]
 
@@ -12,8 +18,16 @@ NEVER_SKIPPED_IN_CI = [Path(__file__).parent / name for name in ("mpi", "report"
 def pytest_runtest_makereport(item, call):
     """In CI a test that starts ranks, the workflow or a browser may not skip: there the machine has what it needs."""
     report = yield
-    if report.skipped and not hasattr(report, "wasxfail") and os.environ.get("CI"):
-        if any(parent in item.path.parents for parent in NEVER_SKIPPED_IN_CI):
-            report.outcome = "failed"
-            report.longrepr = f"skipped in CI, where it must run: {call.excinfo.value}"
+    required = os.environ.get("CI") and any(parent in item.path.parents for parent in NEVER_SKIPPED_IN_CI)
+    if required and report.skipped and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped in CI, where it must run: {call.excinfo.value}"
     return report
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory) -> Project:
+    """The tiny campaign in a folder with an odd name, measured once for all tests that read it or work on a copy."""
+    project = Project.create(tmp_path_factory.mktemp("tiny") / "a user's $(touch pwned) & folder")
+    project.snakemake()
+    return project

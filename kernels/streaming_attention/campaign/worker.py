@@ -54,7 +54,7 @@ def place(team: Team, layout: Layout) -> None:
     cpus, local_rank = affinity.allowed_cpus(), team.local_rank()
     given = all(team.gather(len(cpus) == layout.threads)) and not _shared_cores(team)
     if not given:
-        sockets = topology.socket_cpus("/", cpus)
+        sockets = topology.socket_cores("/", cpus)
         share = affinity.share_of_rank(sockets, layout.sockets, layout.ranks_per_socket, layout.threads, local_rank)
         affinity.bind(share)
     if _shared_cores(team):
@@ -66,6 +66,8 @@ def _shared_cores(team: Team) -> bool:
 
 
 def _run(command: str, job: dict, team: Team, layout: Layout) -> None:
+    if "numpy" in sys.modules:
+        raise ImportError("NumPy was imported before the thread variables were settled, and its BLAS has read them")
     variables = settle_variables(layout.threads)
     from streaming_attention.campaign import jit, jobs
 
