@@ -10,7 +10,7 @@ NEVER_SKIPPED_IN_CI = [Path(__file__).parent / name for name in ("mpi", "report"
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
-    """In CI a test that starts ranks, the workflow, a cluster or a browser may not skip: there the machine has what it needs."""
+    """In CI a test that starts ranks, a workflow, a cluster or a browser may not skip: the machine has what it needs."""
     report = yield
     if report.skipped and not hasattr(report, "wasxfail") and os.environ.get("CI"):
         if any(parent in item.path.parents for parent in NEVER_SKIPPED_IN_CI):
