@@ -31,6 +31,8 @@ class Inputs:
         This rank's contiguous slice of the keys; empty where there are more ranks than keys.
     key_start, key_stop : int
         The slice's place among the workload's keys.
+    scale : float
+        Factor on the logits; the workload's own unless given.
     """
 
     workload: Workload
@@ -39,6 +41,11 @@ class Inputs:
     v: np.ndarray
     key_start: int
     key_stop: int
+    scale: float | None = None
+
+    def __post_init__(self):
+        if self.scale is None:
+            object.__setattr__(self, "scale", self.workload.scale)
 
 
 def key_slice(keys: int, rank: int, ranks: int) -> tuple[int, int]:

@@ -1,8 +1,8 @@
 """Attention by definition in float64, and the rule by which every method is judged against it.
 
 How far a method may be from the oracle is not a constant: it depends on the values, the number of keys and the
-precision. The yardstick is the textbook in the method's own precision (:func:`plain`): a method may err twice as much as
-that (the rule of FlashAttention's own tests).
+precision. The yardstick is the textbook in the method's own precision (:func:`plain`): a method may err twice as much
+as that (the rule of FlashAttention's own tests).
 
 Both work row by row on the keys that the row sees and on nothing else, so what it doesn't see can't leak into it.
 Time is O(rows x keys x head_dim), memory O(keys x head_dim).

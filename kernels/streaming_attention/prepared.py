@@ -22,6 +22,8 @@ class Prepared:
         read the inputs anew each time and can be called any number of times.
     output : ndarray, (batch, heads, queries, head_dim)
         Complete on rank 0 only.
+    lse : ndarray, (batch, heads, queries), or None
+        Log-sum-exp of every row's logits, where the method has it; complete on rank 0 only.
     kernel : str
         Name of the code that will run.
     close : callable
@@ -31,6 +33,7 @@ class Prepared:
     stages: list[tuple[str, Callable[[], None]]]
     output: np.ndarray
     kernel: str
+    lse: np.ndarray | None = None
     close: Callable[[], None] = lambda: None
 
     def run(self) -> np.ndarray:

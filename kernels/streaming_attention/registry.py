@@ -240,7 +240,7 @@ def _gib(size: float) -> str:
     return f"{size / 2**30:.3g}"
 
 
-BLOCK = Option(default=128, minimum=16, maximum=4096)
+BLOCK = Option(default=schedule.BLOCK, minimum=16, maximum=4096)
 """Keys that share one step of the online softmax."""
 
 
@@ -274,7 +274,7 @@ _ALL = (
     Method(
         name="streaming",
         summary="online softmax over blocks of keys, nothing written out; K/V spread over MPI ranks",
-        target="streaming_attention.streaming.loops:prepare",
+        target="streaming_attention.streaming.attend:prepare",
         distributed_target="streaming_attention.distributed.spread:prepare",
         rate=30.0,
         workspace=schedule.workspace,

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from streaming_attention.workload import DTYPES, Workload
 
+BLOCK = 128
+"""Keys that share one step of the online softmax, unless the caller says otherwise."""
+
 ROWS = 32
 """Query rows of a tile: they share one pass over a block of keys."""
 

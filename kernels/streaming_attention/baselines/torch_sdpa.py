@@ -1,0 +1,56 @@
+"""torch's scaled_dot_product_attention as a peer, on the same arrays without a copy.
+
+torch aligns ``is_causal`` at the top left, this package at the bottom right. They agree when queries = keys; with fewer
+queries a boolean mask says which keys are seen, and torch must take it as it comes, which costs it time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+
+from streaming_attention.inputs import Inputs
+from streaming_attention.parallel import LOCK
+from streaming_attention.prepared import COMPUTE, Prepared
+from streaming_attention.workload import Workload
+
+
+def prepare(inputs: Inputs, threads: int, comm: None, options: Mapping) -> Prepared:
+    """torch's attention on one rank; it has no options and gives no log-sum-exp.
+
+    Raises
+    ------
+    ValueError
+        Causal with more queries than keys.
+    """
+    workload = inputs.workload
+    if workload.causal and workload.queries > workload.keys:
+        raise ValueError(f"torch_sdpa: causal with {workload.queries} queries and only {workload.keys} keys")
+    q, k, v = (torch.from_numpy(tensor) for tensor in (inputs.q, inputs.k, inputs.v))
+    out = torch.empty_like(q)
+    settings = {
+        "attn_mask": seen_keys(workload),
+        "is_causal": workload.causal and 1 < workload.queries == workload.keys,
+        "scale": inputs.scale,
+        "enable_gqa": workload.heads != workload.kv_heads,
+    }
+
+    def compute():
+        with LOCK, torch.inference_mode():
+            before = torch.get_num_threads()
+            torch.set_num_threads(threads)
+            try:
+                out.copy_(scaled_dot_product_attention(q, k, v, **settings))
+            finally:
+                torch.set_num_threads(before)
+
+    return Prepared([(COMPUTE, compute)], out.numpy(), f"torch {torch.__version__}")
+
+
+def seen_keys(workload: Workload) -> torch.Tensor | None:
+    """(queries, keys), true where a key is seen; None where torch needs no mask for it."""
+    if not workload.causal or workload.queries in (1, workload.keys):
+        return None
+    return torch.ones(workload.queries, workload.keys, dtype=torch.bool).tril(workload.keys - workload.queries)

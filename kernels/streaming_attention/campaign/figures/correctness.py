@@ -1,0 +1,104 @@
+"""Error of every method against float64, before and after timing, with the plain implementation's and the limit."""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from streaming_attention.campaign.aggregate import WORKLOAD, Tables
+from streaming_attention.campaign.figures import FIGURES, style
+from streaming_attention.campaign.figures.data import (
+    Drawn,
+    Options,
+    Panel,
+    estimate,
+    panels,
+    representatives,
+    stack,
+    summary_rows,
+)
+
+TITLE = FIGURES["correctness"]
+EXPLANATION = """Relative L2 error against attention in float64, on fresh inputs before and again after timing: the
+worst over all layouts and repeats. Lines are the error of the textbook in the same precision and the limit that
+follows from it; a method above the limit is incorrect and is not timed."""
+WHEN = {"error_before": "left", "error_after": "right"}
+"""Which half of the marker is filled before and after timing."""
+YARDSTICKS = {"plain_before": "plain", "limit_before": "limit"}
+SMALLEST = 1e-9
+"""An error below this, exact agreement included, is drawn here: the axis is logarithmic."""
+
+
+@style.styled
+def draw(tables: Tables, options: Options) -> Drawn:
+    """Relative L2 error over T, a panel per workload; of all layouts and repeats the worst."""
+    frame = summary_rows(tables)
+    frame = representatives(frame[frame["status"].isin(("passed", "incorrect")) & frame["error_before"].notna()])
+    shown = [_rows(tables, panel) for panel in panels(frame)]
+    if not shown:
+        return style.empty(TITLE, "no method was examined in this campaign")
+    rows = stack(shown)
+    examined = rows[rows["quantity"].isin(WHEN)]
+    marks = style.marks_of(examined["method"])
+    page = style.Page(TITLE, EXPLANATION, len(shown), 2, width=6.5 if len(shown) == 1 else style.WIDTH)
+    for axis, some in zip(page.axes, shown, strict=True):
+        _draw_panel(axis, some, marks)
+    handles = style.legend_of(examined, marks, line=False)
+    return Drawn(page.finish(handles, _notes(rows)), rows)
+
+
+def _rows(tables: Tables, panel: Panel) -> pd.DataFrame:
+    errors = [_worst(panel.frame, quantity, [*WORKLOAD, "label"]) for quantity in WHEN]
+    yardsticks = [_worst(panel.frame, quantity, list(WORKLOAD)) for quantity in YARDSTICKS]
+    quantities = [*WHEN, *YARDSTICKS]
+    pairs = zip([*errors, *yardsticks], quantities, strict=True)
+    return stack(estimate(tables, some, quantity, panel.title) for some, quantity in pairs)
+
+
+def _worst(frame: pd.DataFrame, quantity: str, key: list[str]) -> pd.DataFrame:
+    """Of every group the record with the largest value."""
+    frame = frame[frame[quantity].notna()]
+    return frame.loc[frame.groupby(key)[quantity].idxmax()] if len(frame) else frame
+
+
+def _draw_panel(axis: Axes, rows: pd.DataFrame, marks: dict[str, style.Mark]) -> None:
+    methods = [name for name in marks if name in set(rows["method"])]
+    for (quantity, method), some in rows[rows["quantity"].isin(WHEN)].groupby(["quantity", "method"], sort=False):
+        spread = 1.0 + 0.07 * (methods.index(method) - (len(methods) - 1) / 2)
+        side = 0.985 if quantity == "error_before" else 1.015
+        _draw_errors(axis, some, marks[method], WHEN[quantity], spread * side)
+    for quantity, label in YARDSTICKS.items():
+        some = rows[rows["quantity"] == quantity].sort_values("keys")
+        _draw_yardstick(axis, some, label, solid=quantity == "limit_before")
+    style.panel_title(axis, rows["panel"].iloc[0])
+    style.axis_of_keys(axis, rows["keys"])
+    style.axis_of_values(axis, "relative L2 error")
+
+
+def _draw_errors(axis: Axes, some: pd.DataFrame, mark: style.Mark, side: str, shift: float) -> None:
+    look = {"color": mark.color, "marker": mark.marker, "linestyle": "none", "fillstyle": side, "zorder": 3}
+    axis.plot(some["keys"] * shift, some["value"].clip(lower=SMALLEST), markerfacecoloralt="white", **look)
+    wrong = some[some["status"] == "incorrect"]
+    axis.plot(wrong["keys"] * shift, wrong["value"], "x", color="#b00020", markersize=10, markeredgewidth=1.8, zorder=4)
+
+
+def _draw_yardstick(axis: Axes, some: pd.DataFrame, label: str, solid: bool) -> None:
+    line = "-" if solid else (0, (6, 3))
+    ends = [some["keys"].iloc[0] / 1.3, *some["keys"], some["keys"].iloc[-1] * 1.3]
+    values = [some["value"].iloc[0], *some["value"], some["value"].iloc[-1]]
+    axis.plot(ends, values, color=style.MUTED, linewidth=1.0, linestyle=line, zorder=1.5)
+    place = {"textcoords": "offset points", "size": 7.5, "color": style.MUTED, "va": "center"}
+    axis.annotate(label, (ends[-1], values[-1]), (3, 0), **place)
+
+
+def _notes(rows: pd.DataFrame) -> list[Line2D]:
+    grey = {"color": style.MUTED, "marker": "o", "linestyle": "none", "markerfacecoloralt": "white"}
+    notes = [
+        Line2D([], [], label="left half filled: before timing", fillstyle="left", **grey),
+        Line2D([], [], label="right half filled: after timing", fillstyle="right", **grey),
+    ]
+    if (rows["status"] == "incorrect").any():
+        cross = {"color": "#b00020", "marker": "x", "linestyle": "none", "markeredgewidth": 1.8}
+        notes.append(Line2D([], [], label="incorrect, not timed", **cross))
+    return notes

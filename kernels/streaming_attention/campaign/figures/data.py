@@ -1,0 +1,264 @@
+"""From tables to the rows of a figure: which measurements it shows, as one row per drawn point.
+
+Every figure's rows have the same columns, :data:`SIDECAR`, so that a sidecar can be read, and checked, without knowing
+the figure.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from streaming_attention.campaign import published
+from streaming_attention.campaign.aggregate import LAYOUT, METHOD, WORKLOAD, Tables
+from streaming_attention.campaign.figures.quantities import QUANTITIES, evaluate, known
+from streaming_attention.campaign.statistics import CONFIDENCE
+from streaming_attention.registry import METHODS
+
+_NULLABLE = {"int64": "Int64", "bool": "boolean"}
+SIDECAR = {
+    "panel": "str",
+    "source": "str",
+    "quantity": "str",
+    "value": "float64",
+    "low": "float64",
+    "high": "float64",
+    "unit": "str",
+    "confidence": "float64",
+    **METHOD,
+    "block": "Int64",
+    "status": "str",
+    **{name: _NULLABLE.get(kind, kind) for name, kind in (WORKLOAD | LAYOUT).items()},
+    "intensity": "float64",
+    "record": "str",
+    "record_digest": "str",
+    "reference": "str",
+    "reference_record": "str",
+    "reference_digest": "str",
+}
+"""Columns and types of every sidecar.
+
+``source`` is measured, published or model; ``low`` and ``high`` bound the interval and are empty where none is known;
+``record`` holds the ids of the records behind the value, separated by spaces, or ``published:<line>``; ``reference``
+is what the value was compared with: a method of the same records, or a ceiling.
+"""
+
+PUBLISHED_BLOCK = 128
+_SHAPE = ["workload", "batch", "heads", "kv_heads", "head_dim", "causal", "dtype"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a campaign may ask of its figures.
+
+    Parameters
+    ----------
+    published : bool
+        Draw the published numbers beside ours where they are of the same quantity.
+    reference : str
+        The method that speedups are relative to, where it was measured.
+    keys : int, optional
+        The T of the figures that show a single one; by default the T at which most methods passed.
+    """
+
+    published: bool = True
+    reference: str = "naive"
+    keys: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """A figure and exactly the rows that it shows, with the columns of :data:`SIDECAR`."""
+
+    figure: Figure
+    rows: pd.DataFrame
+
+
+@dataclass(frozen=True, eq=False)
+class Panel:
+    """The rows of one workload at all its lengths.
+
+    Parameters
+    ----------
+    title : str
+    frame : DataFrame
+        Rows of the summary.
+    square : bool
+        Whether queries = keys = T, so that work grows with T squared.
+    """
+
+    title: str
+    frame: pd.DataFrame
+    square: bool
+
+    def published(self, options: Options) -> pd.DataFrame:
+        """Published run times of the same workload at its usual block, shaped like rows of the summary; often none."""
+        times = published_times()
+        alike = (times["head_dim"].isin(self.frame["head_dim"])) & options.published
+        single = (self.frame[["batch", "heads", "kv_heads", "queries"]] == 1).all(axis=None)
+        usual = times["block"].fillna(PUBLISHED_BLOCK) == PUBLISHED_BLOCK
+        return times[alike & single & usual & (self.frame["dtype"] == "fp32").all()]
+
+
+def summary_rows(tables: Tables) -> pd.DataFrame:
+    """Every record x method, whatever its status, ready to be selected from."""
+    blocks = [
+        block_of(method, options) for method, options in tables.summary[["method", "options"]].itertuples(index=False)
+    ]
+    return tables.summary.assign(
+        source="measured",
+        block=pd.array(blocks, dtype="Int64"),
+        reference="",
+        reference_record="",
+        reference_digest="",
+    )
+
+
+def passed(tables: Tables) -> pd.DataFrame:
+    """Every record x method that has a timing."""
+    frame = summary_rows(tables)
+    return frame[frame["status"] == "passed"]
+
+
+def block_of(method: str, options: str) -> int | None:
+    """Block size that a method ran with: the given one, or the registry's default; None if it has no such option."""
+    given = json.loads(options).get("block")
+    registered = METHODS[method].options if method in METHODS else {}
+    return given if given is not None or "block" not in registered else registered["block"].default
+
+
+def panels(frame: pd.DataFrame) -> Iterator[Panel]:
+    """The rows by workload, lengths together; in a workload whose queries don't follow its keys, by queries too."""
+    for _, rows in frame.groupby(_SHAPE):
+        if (rows["queries"] == rows["keys"]).all() and (rows["queries"] > 1).any():
+            yield Panel(_title(rows.iloc[0], "T queries"), rows, True)
+            continue
+        for queries, some in rows.groupby("queries"):
+            yield Panel(_title(rows.iloc[0], f"{queries} {'query' if queries == 1 else 'queries'}"), some, False)
+
+
+def _title(row: pd.Series, queries: str) -> str:
+    grouped = f" / {row['kv_heads']} KV" if row["heads"] != row["kv_heads"] else ""
+    heads = f"{row['heads']} head{'s' if row['heads'] > 1 else ''}{grouped}"
+    batch = [f"batch {row['batch']}"] if row["batch"] > 1 else []
+    causal = ["causal"] if row["causal"] else []
+    return f"{row['workload']}: " + ", ".join([queries, *batch, heads, f"d = {row['head_dim']}", *causal, row["dtype"]])
+
+
+def titled(title: str, *conditions: str) -> str:
+    """A panel's title with what the panel is limited to, like ``T = 8K``, put before the colon."""
+    name, _, shape = title.partition(": ")
+    return f"{', '.join([name, *conditions])}: {shape}"
+
+
+def representatives(frame: pd.DataFrame) -> pd.DataFrame:
+    """One variant of each method: the one measured at most points, and of several such the default options."""
+    chosen = [_representative(rows) for _, rows in frame.groupby("method")]
+    return frame[frame["label"].isin(chosen)]
+
+
+def _representative(rows: pd.DataFrame) -> str:
+    counts = rows.groupby(["label", "method", "options"]).size()
+    return max(counts.index, key=lambda key: (counts[key], _is_default(*key[1:]), key[0]))[0]
+
+
+def _is_default(method: str, options: str) -> bool:
+    given = json.loads(options)
+    return not given or (method in METHODS and METHODS[method].complete({}) == METHODS[method].complete({}) | given)
+
+
+def pick_keys(frame: pd.DataFrame, options: Options) -> int:
+    """The T asked for if it was measured, else that with most points, and of several such the largest."""
+    points = frame.drop_duplicates([*WORKLOAD, *LAYOUT, "label"])
+    counts = points.groupby("keys").size()
+    return options.keys if options.keys in counts.index else int(counts[counts == counts.max()].index.max())
+
+
+def compare_within(frame: pd.DataFrame, reference: str) -> pd.DataFrame:
+    """Only rows whose record holds the reference too; the reference is theirs to be compared with."""
+    holders = frame.loc[frame["label"] == reference, "record"]
+    rows = frame[frame["record"].isin(holders)]
+    return rows.assign(reference=reference, reference_record=rows["record"], reference_digest=rows["record_digest"])
+
+
+def compare_with_ceiling(frame: pd.DataFrame, tables: Tables, name: str) -> pd.DataFrame:
+    """Only rows whose layout has the ceiling; it is theirs to be compared with."""
+    ceilings = tables.ceilings[(tables.ceilings["name"] == name) & (tables.ceilings["status"] == "passed")]
+    columns = {"record": "reference_record", "record_digest": "reference_digest"}
+    known_ones = ceilings[[*LAYOUT, *columns]].rename(columns=columns)
+    kept = frame.drop(columns=list(columns.values()))
+    return kept.merge(known_ones, on=list(LAYOUT)).assign(reference=name)
+
+
+def estimate(tables: Tables, frame: pd.DataFrame, quantity: str, panel: str = "") -> pd.DataFrame:
+    """One sidecar row per point and method: the quantity over all repeats, with its interval."""
+    point = [*WORKLOAD, *LAYOUT, *METHOD]
+    groups = frame.groupby(point, sort=False, dropna=False) if len(frame) else ()
+    return sidecar(_estimated(tables, rows, quantity, panel) for _, rows in groups)
+
+
+def estimate_ceilings(tables: Tables, names: Iterable[str], quantity: str, panel: str = "") -> pd.DataFrame:
+    """One sidecar row per layout and ceiling, with its name as label."""
+    frame = tables.ceilings[tables.ceilings["name"].isin(names) & (tables.ceilings["status"] == "passed")]
+    blank = dict.fromkeys(("method", "options", "reference", "reference_record", "reference_digest"), "")
+    frame = frame.assign(label=frame["name"], source="measured", **blank, **dict.fromkeys(WORKLOAD, pd.NA))
+    return estimate(tables, frame, quantity, panel)
+
+
+def _estimated(tables: Tables, rows: pd.DataFrame, quantity: str, panel: str) -> dict:
+    joined = ("record", "record_digest", "reference_record", "reference_digest")
+    row = rows.iloc[0].to_dict() | {name: " ".join(dict.fromkeys(rows[name])) for name in joined}
+    row |= {"panel": panel, "quantity": quantity, "unit": QUANTITIES[quantity].unit}
+    value, low, high = evaluate(tables, row)
+    bounded = known(low) and known(high)
+    return row | {"value": value, "low": low if bounded else None, "high": high if bounded else None}
+
+
+def sidecar(rows: Iterable[dict]) -> pd.DataFrame:
+    """Rows as a table with the columns and types of :data:`SIDECAR`; what a row doesn't state stays empty."""
+    frame = pd.DataFrame(list(rows), columns=list(SIDECAR))
+    text = [name for name, kind in SIDECAR.items() if kind == "str"]
+    return frame.fillna(dict.fromkeys(text, "")).astype(SIDECAR)
+
+
+def stack(frames: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    """Several tables of rows as one; of none, the header."""
+    frames = [frame for frame in frames if len(frame)]
+    return pd.concat(frames, ignore_index=True).astype(SIDECAR) if frames else sidecar([])
+
+
+def without_record(row: dict) -> dict:
+    """A row that no measurement stands behind: a guide that follows from the workload alone."""
+    return row | dict.fromkeys(("record", "record_digest", "reference", "reference_record", "reference_digest"), "")
+
+
+def published_times() -> pd.DataFrame:
+    """The published run times as rows that :func:`estimate` takes."""
+    times = published.load_times()
+    options = [json.dumps({"block": int(block)}) if known(block) else "{}" for block in times["block"]]
+    shape = {"workload": "query", "batch": 1, "heads": 1, "kv_heads": 1, "queries": 1, "causal": False, "dtype": "fp32"}
+    return _as_published(times.assign(label=times["variant"], options=options, **shape))
+
+
+def published_bandwidth() -> pd.DataFrame:
+    """The published STREAM rates as rows that :func:`estimate` takes."""
+    rates = published.load_bandwidth()
+    empty = dict.fromkeys(WORKLOAD) | {"method": "", "options": ""}
+    return _as_published(rates.assign(label=rates["name"], **empty))
+
+
+def _as_published(frame: pd.DataFrame) -> pd.DataFrame:
+    layout = dict.fromkeys(("nodes", "sockets", "ranks_per_socket"), pd.NA) | {"binding": ""}
+    blank = dict.fromkeys(("reference", "reference_record", "reference_digest"), "")
+    return frame.rename(columns={"id": "record"}).assign(
+        source="published",
+        status="published",
+        record_digest=published.digest(),
+        confidence=CONFIDENCE,
+        **layout,
+        **blank,
+    )

@@ -1,0 +1,140 @@
+"""Roofline: what the layout could do at best, measured, and where every method and workload stands under it.
+
+After S. Williams, A. Waterman and D. Patterson, "Roofline: an insightful visual performance model", CACM 52 (2009).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from streaming_attention import models
+from streaming_attention.campaign.aggregate import LAYOUT, Tables
+from streaming_attention.campaign.figures import FIGURES, style
+from streaming_attention.campaign.figures.data import (
+    Drawn,
+    Options,
+    estimate,
+    estimate_ceilings,
+    panels,
+    passed,
+    representatives,
+    stack,
+    titled,
+)
+from streaming_attention.campaign.figures.layouts import name_layout, narrowest_and_widest, on_layout
+from streaming_attention.campaign.figures.quantities import workload_of
+
+TITLE = FIGURES["roofline"]
+EXPLANATION = """Exact FLOPs of a workload over its time, against its FLOPs per byte that must move. The roof is
+measured on the same layout: BLAS matrix product and read bandwidth, with their intervals. One query sits on the
+memory side, prefill moves to the compute side as T grows. A point above the slope was served from a cache."""
+COMPUTE = "gemm_fp32"
+MEMORY = ("read", "triad")
+"""The bandwidth under which a layout's roof slopes: the first of these that it has."""
+
+
+@style.styled
+def draw(tables: Tables, options: Options) -> Drawn:
+    """GFLOP/s over FLOP/byte, a panel for the narrowest and the widest layout; a point per workload, method and T."""
+    roofs = _roofs(tables)
+    frame = representatives(passed(tables))
+    shared = roofs[list(LAYOUT)].drop_duplicates().merge(frame[list(LAYOUT)].drop_duplicates())
+    shown = [_rows(tables, frame, roofs, layout, options) for layout in narrowest_and_widest(shared)]
+    if not shown:
+        return style.empty(TITLE, "no layout with passed ceilings and a passed method in this campaign")
+    rows = stack(shown)
+    marks = style.marks_of(rows.loc[rows["method"] != "", "method"])
+    page = style.Page(TITLE, EXPLANATION, len(shown), 2, width=6.5 if len(shown) == 1 else style.WIDTH, height=3.9)
+    for axis, some in zip(page.axes, shown, strict=True):
+        _draw_panel(axis, some, rows, marks)
+    return Drawn(page.finish(style.legend_of(rows, marks), style.notes_of(rows)), rows)
+
+
+def _roofs(tables: Tables) -> pd.DataFrame:
+    """The ceilings of the layouts that have both of them."""
+    slopes = estimate_ceilings(tables, MEMORY, "bandwidth")
+    best = [rows[rows["label"] == next(name for name in MEMORY if name in set(rows["label"]))]
+            for _, rows in slopes.groupby(list(LAYOUT))]  # fmt: skip
+    flat = estimate_ceilings(tables, [COMPUTE], "compute")
+    both = stack(best).merge(flat[list(LAYOUT)])
+    return stack([both, flat.merge(both[list(LAYOUT)])])
+
+
+def _rows(tables: Tables, frame: pd.DataFrame, roofs: pd.DataFrame, layout: dict, options: Options) -> pd.DataFrame:
+    name = name_layout(layout)
+    shown = [on_layout(roofs, layout).assign(panel=name)]
+    for panel in panels(on_layout(frame, layout)):
+        title = titled(panel.title, name)
+        times = panel.published(options)
+        times = times[(times["ranks"] == layout["ranks"]) & (times["threads"] == layout["threads"])]
+        times = times[times["keys"].isin(panel.frame["keys"])]
+        shown += [estimate(tables, panel.frame, "performance", title), estimate(tables, times, "performance", title)]
+    rows = stack(shown)
+    return rows.assign(intensity=[_intensity(row) for row in rows.to_dict("records")])
+
+
+def _intensity(row: dict) -> float:
+    return models.intensity(workload_of(row)) if row["quantity"] == "performance" else np.nan
+
+
+def _draw_panel(axis: Axes, rows: pd.DataFrame, every: pd.DataFrame, marks: dict[str, style.Mark]) -> None:
+    points = rows[rows["quantity"] == "performance"]
+    for (source, method), some in _series(points):
+        some = some.sort_values("keys")
+        style.plot(axis, some["intensity"], some, marks[method], open_=source == "published")
+    axis.set_xscale("log", base=10)
+    span = _span(every)
+    _draw_roof(axis, rows, span)
+    for workload, some in points.groupby("workload"):
+        _name_workload(axis, workload, some)
+    axis.set_xlim(*span)
+    axis.set_xlabel("arithmetic intensity (FLOP/byte)")
+    style.axis_of_values(axis, "performance (GFLOP/s)")
+    axis.set_ylim(0.35 * every.loc[every["quantity"] == "performance", "value"].min(), 2.5 * every["value"].max())
+    style.plain_log(axis.xaxis, span)
+    style.plain_log(axis.yaxis, axis.get_ylim())
+    style.panel_title(axis, f"{rows['panel'].iloc[0]}: roof measured on this layout")
+
+
+def _series(points: pd.DataFrame):
+    """Points to be joined by a line: one workload, method and origin."""
+    for key, some in points.groupby(["source", "method", "label", "workload"], sort=False):
+        yield key[:2], some
+
+
+def _span(rows: pd.DataFrame) -> tuple[float, float]:
+    """Intensities from the leftmost point to the rightmost point or ridge, with room beside them."""
+    slopes, flats = (rows[rows["quantity"] == name] for name in ("bandwidth", "compute"))
+    ridge = slopes.merge(flats, on=list(LAYOUT)).eval("value_y / value_x").max()
+    return rows["intensity"].min() / 2.5, max(rows["intensity"].max(), ridge) * 2.5
+
+
+def _draw_roof(axis: Axes, rows: pd.DataFrame, span: tuple[float, float]) -> None:
+    slope = rows[rows["quantity"] == "bandwidth"].iloc[0]
+    flat = rows[rows["quantity"] == "compute"].iloc[0]
+    x = np.geomspace(*span, 200)
+    low, middle, high = (
+        np.minimum(x * _bound(slope, bound), _bound(flat, bound)) for bound in ("low", "value", "high")
+    )
+    axis.fill_between(x, low, high, color="#bbbbbb", alpha=0.5, linewidth=0, zorder=1)
+    axis.plot(x, middle, color=style.INK, linewidth=1.3, zorder=2)
+    place = {"textcoords": "offset points", "size": 7.5, "color": style.INK}
+    flops = style.format_number(round(flat["value"]))
+    axis.annotate(f"{COMPUTE} {flops} GFLOP/s", (span[1], flat["value"]), (-3, 4), ha="right", **place)
+    middle = span[0] ** 0.35 * (flat["value"] / slope["value"]) ** 0.65
+    rate = f"{slope['label']} {slope['value']:.1f} GB/s"
+    axis.annotate(rate, (middle, middle * slope["value"]), (-6, 3), ha="right", **place)
+
+
+def _bound(row: pd.Series, bound: str) -> float:
+    return row["value"] if np.isnan(row[bound]) else row[bound]
+
+
+def _name_workload(axis: Axes, workload: str, some: pd.DataFrame) -> None:
+    """The workload's name below its points."""
+    lowest = some.loc[some["value"].idxmin()]
+    place = {"textcoords": "offset points", "va": "top", "ha": "center"}
+    at = lowest["intensity"], lowest["value"]
+    axis.annotate(workload, at, (0, -8), **place, size=8, weight="bold", color=style.MUTED)

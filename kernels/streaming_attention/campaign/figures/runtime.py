@@ -1,0 +1,59 @@
+"""Run time by method on every layout, at one T per workload."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from streaming_attention.campaign.aggregate import WORKLOAD, Tables
+from streaming_attention.campaign.figures import FIGURES, style
+from streaming_attention.campaign.figures.data import (
+    Drawn,
+    Options,
+    Panel,
+    estimate,
+    panels,
+    passed,
+    pick_keys,
+    representatives,
+    sidecar,
+    stack,
+    summary_rows,
+    titled,
+)
+from streaming_attention.campaign.figures.layouts import LayoutAxis, draw_over_layouts
+
+TITLE = FIGURES["runtime"]
+EXPLANATION = """Time of one call, the slowest rank's; lower is better. Bars are bootstrap intervals of the median
+over samples and repeats. Methods of one layout were measured in turn, in the same job."""
+
+
+@style.styled
+def draw(tables: Tables, options: Options) -> Drawn:
+    """Run time over layouts, a panel per workload, at the T where most methods passed."""
+    shown = [_rows(tables, panel, options) for panel in panels(representatives(passed(tables)))]
+    if not shown:
+        return style.empty(TITLE, "no passed measurement of run time in this campaign")
+    return draw_over_layouts(TITLE, EXPLANATION, shown, "run time (ms)")
+
+
+def _rows(tables: Tables, panel: Panel, options: Options) -> pd.DataFrame:
+    keys = pick_keys(panel.frame, options)
+    title = titled(panel.title, f"T = {style.format_count(keys)}")
+    some = panel.frame[panel.frame["keys"] == keys]
+    ours = estimate(tables, some, "time", title)
+    times = panel.published(options)
+    theirs = estimate(tables, times[(times["keys"] == keys) & LayoutAxis(some).has(times)], "time", title)
+    return stack([ours, theirs, _not_passed(tables, some, title)])
+
+
+def _not_passed(tables: Tables, some: pd.DataFrame, title: str) -> pd.DataFrame:
+    """Methods that have a time on some layout of the panel but none on another: shown as such, not left out."""
+    rows = summary_rows(tables).merge(some[list(WORKLOAD)].drop_duplicates())
+    refused = rows[(rows["status"] != "passed") & rows["label"].isin(some["label"])]
+    refused = refused.drop_duplicates(["point", "label"])
+    timed = set(zip(some["point"], some["label"], strict=True))
+    return sidecar(
+        {**row, "panel": title, "quantity": "time", "unit": "ms"}
+        for row in refused.to_dict("records")
+        if (row["point"], row["label"]) not in timed
+    )

@@ -1,0 +1,82 @@
+"""Run time over sequence length by method, on a few layouts, with the slope that the workload's work grows with."""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.axes import Axes
+
+from streaming_attention.campaign.aggregate import Tables
+from streaming_attention.campaign.figures import FIGURES, style
+from streaming_attention.campaign.figures.data import (
+    Drawn,
+    Options,
+    Panel,
+    estimate,
+    panels,
+    passed,
+    representatives,
+    stack,
+    titled,
+)
+from streaming_attention.campaign.figures.layouts import name_layout, narrowest_and_widest, on_layout
+
+TITLE = FIGURES["scaling"]
+EXPLANATION = """Time of one call over the number of keys, both axes logarithmic. Dashed guides have the slope with
+which the exact work of the workload grows. Bars are bootstrap intervals of the median over samples and repeats."""
+
+
+@style.styled
+def draw(tables: Tables, options: Options) -> Drawn:
+    """Run time over T, both logarithmic: rows of panels are workloads, columns the narrowest and widest layouts."""
+    frame = representatives(passed(tables))
+    shown = [rows for panel in panels(frame) for rows in _panels(tables, panel, options)]
+    if not shown:
+        return style.empty(TITLE, "no passed measurement of run time in this campaign")
+    rows = stack([rows for rows, _ in shown])
+    marks = style.marks_of(rows["method"])
+    columns = len(_layouts(frame))
+    page = style.Page(TITLE, EXPLANATION, len(shown), columns, width=6.5 if len(shown) == 1 else style.WIDTH)
+    for axis, (some, exponent) in zip(page.axes, shown, strict=True):
+        _draw_panel(axis, some, marks, exponent)
+    return Drawn(page.finish(style.legend_of(rows, marks), style.notes_of(rows)), rows)
+
+
+def _layouts(frame: pd.DataFrame) -> list[dict]:
+    """One worker, the most threads of one process, the most workers over ranks: those of them that there are."""
+    single, spread = frame[frame["ranks"] == 1], frame[frame["ranks"] > 1]
+    return [*narrowest_and_widest(single), *narrowest_and_widest(spread)[-1:]]
+
+
+def _panels(tables: Tables, panel: Panel, options: Options) -> list[tuple[pd.DataFrame, int]]:
+    shown = []
+    for layout in _layouts(panel.frame):
+        title = titled(panel.title, name_layout(layout))
+        here = on_layout(panel.frame, layout)
+        times = panel.published(options)
+        times = times[(times["ranks"] == layout["ranks"]) & (times["threads"] == layout["threads"])]
+        rows = stack([estimate(tables, here, "time", title), estimate(tables, times, "time", title)])
+        shown.append((rows, 2 if panel.square else 1))
+    return shown
+
+
+def _draw_panel(axis: Axes, rows: pd.DataFrame, marks: dict[str, style.Mark], exponent: int) -> None:
+    for (source, method, _), some in rows.groupby(["source", "method", "label"], sort=False):
+        some = some.sort_values("keys")
+        style.plot(axis, some["keys"], some, marks[method], open_=source == "published")
+    ours = rows[rows["source"] == "measured"]
+    _slope(axis, ours, exponent)
+    style.panel_title(axis, rows["panel"].iloc[0])
+    style.axis_of_keys(axis, rows["keys"])
+    style.axis_of_values(axis, "run time (ms)")
+
+
+def _slope(axis: Axes, ours: pd.DataFrame, exponent: int) -> None:
+    """A guide through the fastest point of the longest T, drawn a little below it."""
+    longest = int(ours["keys"].max())
+    shortest = int(ours["keys"].min())
+    if shortest == longest:
+        return
+    end = 0.6 * ours.loc[ours["keys"] == longest, "value"].min()
+    x = [shortest, longest]
+    y = [end * (length / longest) ** exponent for length in x]
+    style.guide(axis, x, y, f"∝ T{'²' if exponent == 2 else ''}")

@@ -1,0 +1,85 @@
+"""The state of an online softmax, and how states are merged.
+
+For one query row and the keys seen so far, with logits s_j and values v_j::
+
+    peak  = max s_j              (m in the papers)
+    total = sum exp(s_j - peak)  (l)
+    out   = sum exp(s_j - peak) v_j, not yet divided by total  (o)
+
+States of disjoint sets of keys merge into the state of their union, and merging is associative: blocks of keys, splits
+over threads and slices over ranks all rest on it. The division happens once, at the end. A state without a key is
+(-inf, 0, 0).
+
+Sources: M. Milakov and N. Gimelshein, "Online normalizer calculation for softmax", 2018; T. Dao, "FlashAttention-2",
+2023, for leaving out undivided.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from streaming_attention.exponential import exp
+
+NO_PEAK = np.float32(-np.inf)
+
+
+@njit(cache=True, nogil=True)
+def reference(peak):
+    """What logits are taken relative to: the peak, or 0 while it is -inf, since -inf - -inf would be NaN."""
+    return np.float32(0) if peak == NO_PEAK else peak
+
+
+@njit(cache=True, nogil=True)
+def scale_row(out, factor):
+    """Multiply a row by a factor in place."""
+    for c in range(out.size):
+        out[c] *= factor
+
+
+@njit(cache=True, nogil=True)
+def merge_row(peak, total, out, other_peak, other_total, other_out):
+    """Merge another state of the same row; returns the new (peak, total), ``out`` changes in place.
+
+    Two empty states give an empty one; a NaN in either stays.
+    """
+    new_peak = max(peak, other_peak)
+    origin = reference(new_peak)
+    mine, other = exp(peak - origin), exp(other_peak - origin)
+    for c in range(out.size):
+        out[c] = out[c] * mine + other_out[c] * other
+    return new_peak, total * mine + other_total * other
+
+
+@njit(cache=True, nogil=True)
+def finish_row(peak, total, out):
+    """Divide by the total, in place, and return log-sum-exp; an empty state gives 0 and -inf."""
+    if total == 0:
+        out[:] = 0
+        return NO_PEAK
+    scale_row(out, np.float32(1) / total)
+    return peak + np.log(total)
+
+
+@njit(cache=True, nogil=True)
+def merge_parts(part_peaks, part_totals, part_outs, peaks, totals, outs):
+    """Merge the states of all parts, in order: (parts, heads, rows[, head_dim]) into (heads, rows[, head_dim])."""
+    peaks[:], totals[:], outs[:] = NO_PEAK, 0, 0
+    for part in range(len(part_peaks)):
+        merge_into(peaks, totals, outs, part_peaks[part], part_totals[part], part_outs[part])
+
+
+@njit(cache=True, nogil=True)
+def merge_into(peaks, totals, outs, other_peaks, other_totals, other_outs):
+    """Merge states into others row by row, (heads, rows) and (heads, rows, head_dim)."""
+    heads, rows = peaks.shape
+    for head in range(heads):
+        for row in range(rows):
+            peaks[head, row], totals[head, row] = merge_row(
+                peaks[head, row],
+                totals[head, row],
+                outs[head, row],
+                other_peaks[head, row],
+                other_totals[head, row],
+                other_outs[head, row],
+            )
