@@ -67,10 +67,15 @@ def predict_seconds(workload: Workload, method, layout: Layout, gbs: float = NOM
 
 
 def naive_workspace(workload: Workload, threads: int) -> int:
-    """Bytes of the score matrix of one head, which the textbook writes out before it takes the softmax."""
-    return workload.queries * workload.keys * DTYPES[workload.dtype]
+    """Bytes of the score matrix of one head, which the textbook writes out, and of every row's log-sum-exp."""
+    return (workload.queries * workload.keys + _rows(workload)) * DTYPES[workload.dtype]
 
 
 def gemm_workspace(workload: Workload, threads: int) -> int:
-    """Bytes of the score matrix of the query heads that share one K/V head."""
-    return workload.heads // workload.kv_heads * naive_workspace(workload, threads)
+    """Bytes of the score matrix of the query heads that share one K/V head, and of every row's log-sum-exp."""
+    group = workload.heads // workload.kv_heads
+    return (group * workload.queries * workload.keys + _rows(workload)) * DTYPES[workload.dtype]
+
+
+def _rows(workload: Workload) -> int:
+    return workload.batch * workload.heads * workload.queries

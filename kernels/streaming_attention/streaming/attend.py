@@ -41,10 +41,14 @@ class PartialAttention:
 
     Attributes
     ----------
+    state : ndarray
+        All states after :meth:`compute` in one flat array, as they travel between ranks.
     peaks, totals : ndarray, (heads, rows)
     outs : ndarray, (heads, rows, head_dim)
-        The states after :meth:`compute`: K/V heads of all batches, and for each the rows of every query head that
-        shares it. :meth:`finish` turns ``outs`` into the output.
+        Views of it: K/V heads of all batches, and for each the rows of every query head that shares it.
+    output : ndarray, (batch, heads, queries, head_dim)
+        The view of ``outs`` that :meth:`finish` completes.
+    lse : ndarray, (batch, heads, queries)
     """
 
     kernel = "streaming.loops"
@@ -58,10 +62,10 @@ class PartialAttention:
         self.keys = inputs.k.reshape(heads, held, workload.head_dim)
         self.values = inputs.v.reshape(heads, held, workload.head_dim)
         self.seen = seen_keys(inputs)
-        self.peaks, self.totals, self._lse = np.empty((3, heads, rows), np.float32)
-        self.outs = np.empty((heads, rows, workload.head_dim), np.float32)
-        self.output = self.outs.reshape(inputs.q.shape)
-        self.lse = self._lse.reshape(inputs.q.shape[:3])
+        self.state = np.empty(heads * rows * (workload.head_dim + 2), np.float32)
+        self.peaks, self.totals, self.outs = state.split(self.state, heads, rows)
+        self._lse = np.empty((heads, rows), np.float32)
+        self.output, self.lse = self.outs.reshape(inputs.q.shape), self._lse.reshape(inputs.q.shape[:3])
         self._cut(schedule.splits(heads, rows, held))
 
     def _cut(self, splits: int) -> None:

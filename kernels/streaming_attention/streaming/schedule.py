@@ -40,9 +40,14 @@ def splits(heads: int, rows: int, keys: int) -> int:
 
 
 def workspace(workload: Workload, threads: int, *, block: int, ranks: int = 1) -> int:
-    """Bytes of one rank's scratch tiles and partial results: O(threads x tile + rows x splits x head_dim)."""
+    """Bytes of the rank that holds most, beyond Q, K, V and O.
+
+    One block of scores a thread; peak, total and log-sum-exp of every row; the states of every split where keys are
+    split, and of another rank where there are several; the list of work. O(threads x block + rows x head_dim).
+    """
     heads = workload.batch * workload.kv_heads
     rows = workload.heads // workload.kv_heads * workload.queries
-    tile = ROWS * (block + workload.head_dim + 2)
-    partials = heads * rows * splits(heads, rows, -(-workload.keys // ranks)) * (workload.head_dim + 2)
-    return (threads * tile + partials) * DTYPES[workload.dtype]
+    parts = splits(heads, rows, -(-workload.keys // ranks))
+    states = (parts if parts > 1 else 0) + (ranks > 1)
+    numbers = threads * block + heads * rows * (3 + states * (workload.head_dim + 2))
+    return numbers * DTYPES[workload.dtype] + 8 * (rows + heads * tiles(rows) * parts)

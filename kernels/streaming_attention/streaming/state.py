@@ -24,6 +24,14 @@ from streaming_attention.exponential import exp
 NO_PEAK = np.float32(-np.inf)
 
 
+def split(flat: np.ndarray, heads: int, rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Views (peaks, totals, outs) of one flat array: (heads, rows), (heads, rows), (heads, rows, head_dim)."""
+    count = heads * rows
+    peaks, totals, outs = flat[:count], flat[count : 2 * count], flat[2 * count :]
+    head_dim = outs.size // count if count else 0
+    return peaks.reshape(heads, rows), totals.reshape(heads, rows), outs.reshape(heads, rows, head_dim)
+
+
 @njit(cache=True, nogil=True)
 def reference(peak):
     """What logits are taken relative to: the peak, or 0 while it is -inf, since -inf - -inf would be NaN."""

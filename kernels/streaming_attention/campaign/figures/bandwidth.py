@@ -47,7 +47,7 @@ def draw(tables: Tables, options: Options) -> Drawn:
     shares = [_shares(tables, panel, ceiling, options) for panel in panels(frame[frame["queries"] == 1])]
     shares = [rows for rows in shares if (rows["source"] == "measured").any()]
     rows = stack([stream, *shares])
-    page = style.Page(TITLE, EXPLANATION, 1 + len(shares), 1, height=3.0)
+    page = style.Page(TITLE, EXPLANATION, 1 + len(shares), 1, style.WIDTH, 3.0)
     kernels, methods = style.marks_of(stream["label"]), style.marks_of(stack(shares)["method"])
     _draw_stream(page.axes[0], stream, kernels)
     for axis, some in zip(page.axes[1:], shares, strict=True):

@@ -41,7 +41,7 @@ def draw(tables: Tables, options: Options) -> Drawn:
     rows = stack(shown)
     reference = ", ".join(rows.loc[rows["source"] == "measured", "reference"].drop_duplicates())
     explanation = EXPLANATION.format(reference=reference)
-    page = style.Page(TITLE, explanation, len(shown), 2, width=6.5 if len(shown) == 1 else style.WIDTH)
+    page = style.Page(TITLE, explanation, len(shown))
     looks = _looks(rows)
     for axis, some in zip(page.axes, shown, strict=True):
         _draw_panel(axis, some, looks)
@@ -50,8 +50,11 @@ def draw(tables: Tables, options: Options) -> Drawn:
 
 
 def _with_blocks(frame: pd.DataFrame) -> pd.DataFrame:
-    """Rows of methods that one record holds with several blocks."""
+    """Rows of methods that one record holds with several blocks; a block that is given goes before the default."""
     frame = frame[frame["block"].notna()]
+    frame = frame.assign(given=frame["options"].str.contains('"block"', regex=False))
+    frame = frame.sort_values("given", ascending=False, kind="stable")
+    frame = frame.drop_duplicates(["record", "method", "block"]).sort_index()
     return frame[frame.groupby(["record", "method"])["block"].transform("nunique") > 1]
 
 

@@ -6,14 +6,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from streaming_attention.campaign.aggregate import WORKLOAD, Tables
+from streaming_attention.campaign.aggregate import Tables
 from streaming_attention.campaign.figures import FIGURES, style
 from streaming_attention.campaign.figures.data import (
     Drawn,
     Options,
-    Panel,
     estimate,
-    panels,
     representatives,
     stack,
     summary_rows,
@@ -32,28 +30,27 @@ SMALLEST = 1e-9
 
 @style.styled
 def draw(tables: Tables, options: Options) -> Drawn:
-    """Relative L2 error over T, a panel per workload; of all layouts and repeats the worst."""
+    """Relative L2 error over T, a panel per workload; of all shapes, layouts and repeats the worst."""
     frame = summary_rows(tables)
     frame = representatives(frame[frame["status"].isin(("passed", "incorrect")) & frame["error_before"].notna()])
-    shown = [_rows(tables, panel) for panel in panels(frame)]
+    shown = [_rows(tables, some) for _, some in frame.groupby(["workload", "dtype"])]
     if not shown:
         return style.empty(TITLE, "no method was examined in this campaign")
     rows = stack(shown)
     examined = rows[rows["quantity"].isin(WHEN)]
     marks = style.marks_of(examined["method"])
-    page = style.Page(TITLE, EXPLANATION, len(shown), 2, width=6.5 if len(shown) == 1 else style.WIDTH)
+    page = style.Page(TITLE, EXPLANATION, len(shown))
     for axis, some in zip(page.axes, shown, strict=True):
         _draw_panel(axis, some, marks)
     handles = style.legend_of(examined, marks, line=False)
     return Drawn(page.finish(handles, _notes(rows)), rows)
 
 
-def _rows(tables: Tables, panel: Panel) -> pd.DataFrame:
-    errors = [_worst(panel.frame, quantity, [*WORKLOAD, "label"]) for quantity in WHEN]
-    yardsticks = [_worst(panel.frame, quantity, list(WORKLOAD)) for quantity in YARDSTICKS]
-    quantities = [*WHEN, *YARDSTICKS]
-    pairs = zip([*errors, *yardsticks], quantities, strict=True)
-    return stack(estimate(tables, some, quantity, panel.title) for some, quantity in pairs)
+def _rows(tables: Tables, frame: pd.DataFrame) -> pd.DataFrame:
+    title = f"{frame['workload'].iloc[0]}: {frame['dtype'].iloc[0]}, all shapes and layouts"
+    errors = [(quantity, _worst(frame, quantity, ["keys", "label"])) for quantity in WHEN]
+    yardsticks = [(quantity, _worst(frame, quantity, ["keys"])) for quantity in YARDSTICKS]
+    return stack(estimate(tables, some, quantity, title) for quantity, some in errors + yardsticks)
 
 
 def _worst(frame: pd.DataFrame, quantity: str, key: list[str]) -> pd.DataFrame:

@@ -48,7 +48,7 @@ is what the value was compared with: a method of the same records, or a ceiling.
 """
 
 PUBLISHED_BLOCK = 128
-_SHAPE = ["workload", "batch", "heads", "kv_heads", "head_dim", "causal", "dtype"]
+SHAPE = ["workload", "batch", "heads", "kv_heads", "head_dim", "causal", "dtype"]
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Drawn:
 
 @dataclass(frozen=True, eq=False)
 class Panel:
-    """The rows of one workload at all its lengths.
+    """The rows of one workload at all its lengths, in one shape unless it says otherwise.
 
     Parameters
     ----------
@@ -89,16 +89,19 @@ class Panel:
         Rows of the summary.
     square : bool
         Whether queries = keys = T, so that work grows with T squared.
+    mixed : bool
+        Whether the frame holds several shapes of the workload, on one layout.
     """
 
     title: str
     frame: pd.DataFrame
     square: bool
+    mixed: bool = False
 
     def published(self, options: Options) -> pd.DataFrame:
         """Published run times of the same workload at its usual block, shaped like rows of the summary; often none."""
         times = published_times()
-        alike = (times["head_dim"].isin(self.frame["head_dim"])) & options.published
+        alike = times["head_dim"].isin(self.frame["head_dim"]) & options.published & (not self.mixed)
         single = (self.frame[["batch", "heads", "kv_heads", "queries"]] == 1).all(axis=None)
         usual = times["block"].fillna(PUBLISHED_BLOCK) == PUBLISHED_BLOCK
         return times[alike & single & usual & (self.frame["dtype"] == "fp32").all()]
@@ -133,12 +136,51 @@ def block_of(method: str, options: str) -> int | None:
 
 def panels(frame: pd.DataFrame) -> Iterator[Panel]:
     """The rows by workload, lengths together; in a workload whose queries don't follow its keys, by queries too."""
-    for _, rows in frame.groupby(_SHAPE):
+    for _, rows in frame.groupby(SHAPE):
         if (rows["queries"] == rows["keys"]).all() and (rows["queries"] > 1).any():
             yield Panel(_title(rows.iloc[0], "T queries"), rows, True)
             continue
         for queries, some in rows.groupby("queries"):
             yield Panel(_title(rows.iloc[0], f"{queries} {'query' if queries == 1 else 'queries'}"), some, False)
+
+
+def join_shapes(every: Iterable[Panel]) -> list[Panel]:
+    """Panels in which shapes of one workload that ran on a single layout, as in a sweep over heads, stand together.
+
+    Each would be a panel of one point. The other shapes of the workload that ran on that layout join them.
+    """
+    every = list(every)
+    lone = [panel for panel in every if len(panel.frame[list(LAYOUT)].drop_duplicates()) == 1]
+    if len(lone) < 2:
+        return every
+    places = pd.concat(panel.frame for panel in lone)[["workload", *LAYOUT, *SHAPE[1:]]].drop_duplicates()
+    counts = places.groupby(["workload", *LAYOUT]).size()
+    together = counts[counts > 1].reset_index()[["workload", *LAYOUT]]
+    frame = pd.concat(panel.frame for panel in every)
+    joined = [frame.merge(place.to_frame().T.astype({**LAYOUT, "workload": "str"})) for _, place in together.iterrows()]
+    taken = set(pd.concat(joined)["point"]) if joined else set()
+    kept = [panel for panel in every if panel not in lone or not set(panel.frame["point"]) <= taken]
+    return kept + [Panel(_common_title(rows), rows, bool((rows["queries"] > 1).all()), mixed=True) for rows in joined]
+
+
+def _common_title(rows: pd.DataFrame) -> str:
+    """What all shapes of the panel share."""
+    shared = [say(name, rows[name].iloc[0]) for name in SHAPE[1:] if rows[name].nunique() == 1]
+    return f"{rows['workload'].iloc[0]}: {', '.join(shared)}"
+
+
+def say(name: str, value) -> str:
+    """One number of a shape in the words of the figures: ``4 heads``, ``d = 128``, ``causal``."""
+    if name == "causal":
+        return "causal" if value else "full"
+    words = {"batch": "batch {}", "heads": "{} heads", "kv_heads": "{} KV heads", "head_dim": "d = {}"}
+    return words.get(name, "{}").format(value)
+
+
+def with_lengths(every: Iterable[Panel]) -> list[Panel]:
+    """The panels with several T; all of them if none has."""
+    every = list(every)
+    return [panel for panel in every if panel.frame["keys"].nunique() > 1] or every
 
 
 def _title(row: pd.Series, queries: str) -> str:

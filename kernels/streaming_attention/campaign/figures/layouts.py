@@ -8,11 +8,12 @@ from matplotlib.axes import Axes
 
 from streaming_attention.campaign.aggregate import LAYOUT
 from streaming_attention.campaign.figures import style
-from streaming_attention.campaign.figures.data import Drawn, stack
+from streaming_attention.campaign.figures.data import SHAPE, Drawn, Panel, say, stack
 
 PLACE = ["ranks", "nodes", "sockets", "ranks_per_socket", "binding"]
 _KEY = [*PLACE, "threads"]
 _GAP = 0.7
+_SHAPE = SHAPE[1:]
 
 
 class LayoutAxis:
@@ -81,6 +82,39 @@ class LayoutAxis:
         return f"{ranks} rank{'s' if ranks > 1 else ''}{where}{loose}"
 
 
+class ShapeAxis:
+    """Positions along x for the shapes of one workload; the same interface as :class:`LayoutAxis`."""
+
+    def __init__(self, rows: pd.DataFrame):
+        shapes = rows[_SHAPE].drop_duplicates().sort_values(_SHAPE)
+        self._varied = [name for name in _SHAPE if shapes[name].nunique() > 1]
+        self._shapes = shapes.to_dict("records")
+        self._at = {tuple(shape.values()): float(index) for index, shape in enumerate(self._shapes)}
+
+    def __len__(self) -> int:
+        return len(self._at)
+
+    def positions(self, rows: pd.DataFrame) -> list[float]:
+        return [self._at[tuple(row)] for row in rows[_SHAPE].itertuples(index=False)]
+
+    def place_of(self, rows: pd.DataFrame) -> pd.Series:
+        """Every shape is a group of its own: there is no line between shapes."""
+        return pd.Series(self.positions(rows), index=rows.index)
+
+    def decorate(self, axis: Axes) -> None:
+        """Name the shapes by what differs between them."""
+        labels = ["\n".join(say(name, shape[name]) for name in self._varied) for shape in self._shapes]
+        axis.set_xticks(range(len(self)), labels, fontsize=8 if len(self) < 8 else 7)
+        axis.tick_params(axis="x", length=0)
+        axis.set_xlim(-0.6, len(self) - 0.4)
+        axis.set_xlabel("shape of the workload")
+
+
+def place_of_mixed(panel: Panel, rows: pd.DataFrame) -> list[str]:
+    """The layout of a panel of several shapes, for its title; of others nothing."""
+    return [name_layout(rows.iloc[0].to_dict())] if panel.mixed else []
+
+
 def name_layout(layout: dict) -> str:
     """A layout in a few words: ``2 threads``, ``16 ranks × 4 threads``."""
     threads = f"{layout['threads']} thread{'s' if layout['threads'] > 1 else ''}"
@@ -105,12 +139,18 @@ def draw_over_layouts(title: str, explanation: str, shown: list[pd.DataFrame], l
     """Panels of values over layouts, methods side by side."""
     rows = stack(shown)
     marks = style.marks_of(rows["method"])
-    longest = max(len(LayoutAxis(some)) for some in shown)
-    narrow = len(shown) == 1 and longest <= 9
-    page = style.Page(title, explanation, len(shown), 1 if longest > 9 else 2, width=6.5 if narrow else style.WIDTH)
+    longest = max(len(_axis_for(some)) for some in shown)
+    page = style.Page(title, explanation, len(shown), 1 if longest > 9 else None, None if longest <= 9 else style.WIDTH)
     for axis, some in zip(page.axes, shown, strict=True):
         draw_panel(axis, some, marks, label)
     return Drawn(page.finish(style.legend_of(rows, marks), style.notes_of(rows)), rows)
+
+
+def _axis_for(rows: pd.DataFrame) -> LayoutAxis | ShapeAxis:
+    """Layouts along x, unless the rows are of one layout and several shapes."""
+    ours = rows[rows["source"] == "measured"]
+    mixed = len(ours[_SHAPE].drop_duplicates()) > 1
+    return ShapeAxis(ours) if mixed else LayoutAxis(ours)
 
 
 def draw_panel(
@@ -119,7 +159,7 @@ def draw_panel(
     marks: dict[str, style.Mark],
     label: str,
     *,
-    layouts: LayoutAxis | None = None,
+    layouts: LayoutAxis | ShapeAxis | None = None,
     key: str = "method",
     log: bool = True,
 ) -> None:
@@ -127,10 +167,10 @@ def draw_panel(
 
     Parameters
     ----------
-    layouts : LayoutAxis, optional
-        By default the layouts that were measured; published rows on others must have been left out.
+    layouts : LayoutAxis or ShapeAxis, optional
+        By default what was measured; published rows on other layouts must have been left out.
     """
-    layouts = layouts or LayoutAxis(rows[rows["source"] == "measured"])
+    layouts = layouts or _axis_for(rows)
     series = [name for name in marks if name in set(rows[key])]
     for (source, name, _), some in rows.dropna(subset="value").groupby(["source", key, "label"], sort=False):
         for _, group in some.groupby(layouts.place_of(some)):

@@ -17,6 +17,7 @@ from streaming_attention.campaign.figures.data import (
     representatives,
     stack,
     titled,
+    with_lengths,
     without_record,
 )
 from streaming_attention.campaign.figures.layouts import name_layout, on_layout
@@ -32,12 +33,12 @@ GUIDES = {"tensors": "Q, K, V, O\nO(T d)", "scores": "one head's scores\nO({})"}
 def draw(tables: Tables, options: Options) -> Drawn:
     """Peak memory of one rank over T, a panel per workload, on the layout with most points."""
     frame = representatives(passed(tables)).dropna(subset="peak_bytes")
-    shown = [(panel, _rows(tables, panel)) for panel in panels(frame)]
+    shown = [(panel, _rows(tables, panel)) for panel in with_lengths(panels(frame))]
     if not shown:
         return style.empty(TITLE, "no passed measurement of memory in this campaign")
     rows = stack([some for _, some in shown])
     marks = style.marks_of(rows.loc[rows["source"] == "measured", "method"])
-    page = style.Page(TITLE, EXPLANATION, len(shown), 2, width=6.5 if len(shown) == 1 else style.WIDTH, height=3.6)
+    page = style.Page(TITLE, EXPLANATION, len(shown), height=3.6)
     for axis, (panel, some) in zip(page.axes, shown, strict=True):
         _draw_panel(axis, some, marks, panel.square)
     return Drawn(page.finish(style.legend_of(rows, marks), style.notes_of(rows)), rows)

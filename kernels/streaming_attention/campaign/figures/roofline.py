@@ -13,6 +13,7 @@ from streaming_attention import models
 from streaming_attention.campaign.aggregate import LAYOUT, Tables
 from streaming_attention.campaign.figures import FIGURES, style
 from streaming_attention.campaign.figures.data import (
+    SHAPE,
     Drawn,
     Options,
     estimate,
@@ -46,7 +47,7 @@ def draw(tables: Tables, options: Options) -> Drawn:
         return style.empty(TITLE, "no layout with passed ceilings and a passed method in this campaign")
     rows = stack(shown)
     marks = style.marks_of(rows.loc[rows["method"] != "", "method"])
-    page = style.Page(TITLE, EXPLANATION, len(shown), 2, width=6.5 if len(shown) == 1 else style.WIDTH, height=3.9)
+    page = style.Page(TITLE, EXPLANATION, len(shown), height=3.9)
     for axis, some in zip(page.axes, shown, strict=True):
         _draw_panel(axis, some, rows, marks)
     return Drawn(page.finish(style.legend_of(rows, marks), style.notes_of(rows)), rows)
@@ -93,14 +94,13 @@ def _draw_panel(axis: Axes, rows: pd.DataFrame, every: pd.DataFrame, marks: dict
     axis.set_xlabel("arithmetic intensity (FLOP/byte)")
     style.axis_of_values(axis, "performance (GFLOP/s)")
     axis.set_ylim(0.35 * every.loc[every["quantity"] == "performance", "value"].min(), 2.5 * every["value"].max())
-    style.plain_log(axis.xaxis, span)
-    style.plain_log(axis.yaxis, axis.get_ylim())
+    style.plain_log(axis.xaxis)
     style.panel_title(axis, f"{rows['panel'].iloc[0]}: roof measured on this layout")
 
 
 def _series(points: pd.DataFrame):
     """Points to be joined by a line: one workload, method and origin."""
-    for key, some in points.groupby(["source", "method", "label", "workload"], sort=False):
+    for key, some in points.groupby(["source", "method", "label", *SHAPE], sort=False):
         yield key[:2], some
 
 

@@ -11,6 +11,7 @@ from streaming_attention.campaign.figures.data import (
     Options,
     Panel,
     estimate,
+    join_shapes,
     panels,
     passed,
     pick_keys,
@@ -20,7 +21,7 @@ from streaming_attention.campaign.figures.data import (
     summary_rows,
     titled,
 )
-from streaming_attention.campaign.figures.layouts import LayoutAxis, draw_over_layouts
+from streaming_attention.campaign.figures.layouts import LayoutAxis, draw_over_layouts, place_of_mixed
 
 TITLE = FIGURES["runtime"]
 EXPLANATION = """Time of one call, the slowest rank's; lower is better. Bars are bootstrap intervals of the median
@@ -30,7 +31,8 @@ over samples and repeats. Methods of one layout were measured in turn, in the sa
 @style.styled
 def draw(tables: Tables, options: Options) -> Drawn:
     """Run time over layouts, a panel per workload, at the T where most methods passed."""
-    shown = [_rows(tables, panel, options) for panel in panels(representatives(passed(tables)))]
+    every = join_shapes(panels(representatives(passed(tables))))
+    shown = [_rows(tables, panel, options) for panel in every]
     if not shown:
         return style.empty(TITLE, "no passed measurement of run time in this campaign")
     return draw_over_layouts(TITLE, EXPLANATION, shown, "run time (ms)")
@@ -38,8 +40,8 @@ def draw(tables: Tables, options: Options) -> Drawn:
 
 def _rows(tables: Tables, panel: Panel, options: Options) -> pd.DataFrame:
     keys = pick_keys(panel.frame, options)
-    title = titled(panel.title, f"T = {style.format_count(keys)}")
     some = panel.frame[panel.frame["keys"] == keys]
+    title = titled(panel.title, f"T = {style.format_count(keys)}", *place_of_mixed(panel, some))
     ours = estimate(tables, some, "time", title)
     times = panel.published(options)
     theirs = estimate(tables, times[(times["keys"] == keys) & LayoutAxis(some).has(times)], "time", title)

@@ -17,6 +17,7 @@ from streaming_attention.campaign.figures.data import (
     representatives,
     stack,
     titled,
+    with_lengths,
 )
 from streaming_attention.campaign.figures.layouts import name_layout, narrowest_and_widest, on_layout
 
@@ -29,13 +30,13 @@ which the exact work of the workload grows. Bars are bootstrap intervals of the 
 def draw(tables: Tables, options: Options) -> Drawn:
     """Run time over T, both logarithmic: rows of panels are workloads, columns the narrowest and widest layouts."""
     frame = representatives(passed(tables))
-    shown = [rows for panel in panels(frame) for rows in _panels(tables, panel, options)]
+    shown = [rows for panel in with_lengths(panels(frame)) for rows in _panels(tables, panel, options)]
     if not shown:
         return style.empty(TITLE, "no passed measurement of run time in this campaign")
     rows = stack([rows for rows, _ in shown])
     marks = style.marks_of(rows["method"])
     columns = len(_layouts(frame))
-    page = style.Page(TITLE, EXPLANATION, len(shown), columns, width=6.5 if len(shown) == 1 else style.WIDTH)
+    page = style.Page(TITLE, EXPLANATION, len(shown), columns)
     for axis, (some, exponent) in zip(page.axes, shown, strict=True):
         _draw_panel(axis, some, marks, exponent)
     return Drawn(page.finish(style.legend_of(rows, marks), style.notes_of(rows)), rows)

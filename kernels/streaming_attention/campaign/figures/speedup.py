@@ -12,6 +12,7 @@ from streaming_attention.campaign.figures.data import (
     Panel,
     compare_within,
     estimate,
+    join_shapes,
     panels,
     passed,
     pick_keys,
@@ -19,7 +20,7 @@ from streaming_attention.campaign.figures.data import (
     stack,
     titled,
 )
-from streaming_attention.campaign.figures.layouts import LayoutAxis, draw_over_layouts
+from streaming_attention.campaign.figures.layouts import LayoutAxis, draw_over_layouts, place_of_mixed
 
 TITLE = FIGURES["speedup"]
 EXPLANATION = """Median time of the reference method over that of the method, inside the same record; above 1 is
@@ -33,7 +34,8 @@ def draw(tables: Tables, options: Options) -> Drawn:
     A ratio is only ever taken inside a record, then pooled over repeats. A workload whose records never hold the
     reference is shown over the method that most of its records hold, and its panel says which.
     """
-    shown = [_rows(tables, panel, options) for panel in panels(representatives(passed(tables)))]
+    every = join_shapes(panels(representatives(passed(tables))))
+    shown = [_rows(tables, panel, options) for panel in every]
     shown = [rows for rows in shown if len(rows)]
     if not shown:
         return style.empty(TITLE, "no passed measurement of two methods in one record in this campaign")
@@ -44,26 +46,31 @@ def draw(tables: Tables, options: Options) -> Drawn:
 
 
 def _rows(tables: Tables, panel: Panel, options: Options) -> pd.DataFrame:
-    reference = _reference(panel.frame, options)
+    reference = _reference(panel, options)
     if reference is None:
         return stack([])
     some = compare_within(panel.frame, reference)
     some = some[some["label"] != reference]
     keys = pick_keys(some, options)
-    title = titled(panel.title, f"T = {style.format_count(keys)}", f"over {reference}")
     some = some[some["keys"] == keys]
+    place = place_of_mixed(panel, some)
+    title = titled(panel.title, f"T = {style.format_count(keys)}", *place, f"over {reference}")
     theirs = _published(panel, reference, keys, options)
     theirs = theirs[LayoutAxis(some).has(theirs)]
     return stack([estimate(tables, some, "speedup", title), estimate(tables, theirs, "speedup", title)])
 
 
-def _reference(frame: pd.DataFrame, options: Options) -> str | None:
-    """Label to compare with: the wished one if any record holds it and another, else the one most records hold."""
+def _reference(panel: Panel, options: Options) -> str | None:
+    """Label to compare with: the wished one if any record holds it and another, else the one most records hold.
+
+    Shapes that stand together need one that most of them have.
+    """
+    frame = panel.frame
     companions = frame.groupby("record")["label"].transform("nunique") > 1
     counts = frame[companions].groupby(["label", "method"])["record"].nunique()
     if counts.empty:
         return None
-    wished = [key for key in counts.index if key[1] == options.reference]
+    wished = [key for key in counts.index if key[1] == options.reference and not panel.mixed]
     return (wished or sorted(counts.index, key=lambda key: (-counts[key], key)))[0][0]
 
 

@@ -22,7 +22,7 @@ from matplotlib.axis import Axis
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, Locator, LogLocator, MaxNLocator, NullLocator
 
 from streaming_attention.campaign import published
 from streaming_attention.campaign.aggregate import write_csv
@@ -60,7 +60,9 @@ RC = {
 """``svg.fonttype: path`` draws the same letters in every browser; a fixed salt gives equal bytes for equal rows."""
 
 WIDTH = 10.0
-"""Inches of a figure with two columns; one column is 6.5 unless its axis is long."""
+"""Inches of a figure with several columns."""
+NARROW = 6.5
+"""Inches of a figure with a single column, unless its axis is long."""
 
 
 class Mark(NamedTuple):
@@ -124,20 +126,23 @@ class Page:
     title, explanation : str
     panels : int
         Number of axes.
-    columns : int
-        At most so many beside each other.
-    width, height : float
-        Inches of the page and of one row of axes.
+    columns : int, optional
+        Axes beside each other; by default two, or three once there are more than four panels.
+    width : float, optional
+        Inches of the page; by default :data:`WIDTH`, less for a single panel.
+    height : float
+        Inches of a row of axes.
     """
 
-    def __init__(self, title: str, explanation: str, panels: int, columns: int = 2, width=WIDTH, height=3.3, **grid):
-        columns = min(columns, panels)
+    def __init__(self, title: str, explanation: str, panels: int, columns=None, width=None, height=3.3):
+        columns = min(columns or (2 if panels <= 4 else 3), panels)
+        width = width or (WIDTH if columns > 1 else NARROW)
         rows = math.ceil(panels / columns)
         self.figure = Figure(layout="constrained")
         FigureCanvasSVG(self.figure)
         self.width, self.axes_height = width, rows * height
         self.title, self.explanation = title, textwrap.wrap(explanation, int(width * 14.5))
-        grid_axes = self.figure.subplots(rows, columns, squeeze=False, **grid)
+        grid_axes = self.figure.subplots(rows, columns, squeeze=False)
         self.axes: list[Axes] = list(grid_axes.flat)
         for axis in self.axes[panels:]:
             axis.remove()
@@ -197,7 +202,7 @@ def _wrap_legend(handles: Sequence[Line2D], width: float) -> list[list[Line2D]]:
 @styled
 def empty(title: str, message: str) -> Drawn:
     """A figure that says plainly that there is nothing to draw, and why; its sidecar has a header only."""
-    page = Page(title, "", 1, width=6.5, height=1.6)
+    page = Page(title, "", 1, height=1.6)
     page.axes[0].set_axis_off()
     page.axes[0].text(
         0.5, 0.5, message, ha="center", va="center", color=MUTED, size=10, transform=page.axes[0].transAxes
@@ -350,16 +355,30 @@ def axis_of_values(axis: Axes, label: str, log: bool = True) -> None:
     axis.margins(y=0.12)
     if log:
         axis.set_yscale("log")
-        plain_log(axis.yaxis, axis.get_ylim())
+        plain_log(axis.yaxis)
 
 
-def plain_log(axis: Axis, limits: tuple[float, float]) -> None:
+def plain_log(axis: Axis) -> None:
     """Ticks of a logarithmic axis as plain numbers, as many as its range asks for."""
-    decades = math.log10(limits[1] / limits[0]) if limits[0] > 0 else 1.0
-    subs = (1, 1.5, 2, 3, 4, 5, 6, 8) if decades < 0.9 else (1, 2, 5) if decades < 3.4 else (1,)
-    axis.set_major_locator(MaxNLocator(6) if decades < 0.5 else LogLocator(base=10, subs=subs, numticks=20))
+    axis.set_major_locator(_PlainLocator())
     axis.set_major_formatter(FuncFormatter(lambda value, _: format_number(value)))
     axis.set_minor_locator(NullLocator())
+
+
+class _PlainLocator(Locator):
+    """Decades, with 2 and 5 between them on a short axis, and even steps on a very short one."""
+
+    def __call__(self):
+        return self.tick_values(*self.axis.get_view_interval())
+
+    def tick_values(self, vmin: float, vmax: float):
+        if not 0 < vmin < vmax:
+            return []
+        decades = math.log10(vmax / vmin)
+        if decades < 0.5:
+            return MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]).tick_values(vmin, vmax)
+        subs = (1, 1.5, 2, 3, 5, 7) if decades < 1.1 else (1, 2, 5) if decades < 3.4 else (1,)
+        return LogLocator(base=10, subs=subs, numticks=20).tick_values(vmin, vmax)
 
 
 def format_number(value: float) -> str:

@@ -36,7 +36,7 @@ def draw(tables: Tables, options: Options) -> Drawn:
         return style.empty(TITLE, "no passed measurement on more than one worker in this campaign")
     columns = max(len(line) for line in lines)
     cells = [cell for line in lines for cell in (*line, *[None] * (columns - len(line)))]
-    page = style.Page(TITLE, EXPLANATION, len(cells), columns, width=6.5 if columns == 1 else style.WIDTH)
+    page = style.Page(TITLE, EXPLANATION, len(cells), columns)
     for axis, rows in zip(page.axes, cells, strict=True):
         axis.remove() if rows is None else _draw_panel(axis, rows)
     rows = stack([cell for cell in cells if cell is not None])

@@ -1,0 +1,90 @@
+"""Attention with K and V spread over MPI ranks.
+
+Every rank holds Q and a contiguous slice of the keys, and computes the softmax states of all queries over that slice
+alone (threads inside a rank as ever). The states are then merged pairwise up a binary tree: in round r, every rank that
+is a multiple of 2^(r+1) takes in the states of the rank 2^r above it. After ceil(log2 ranks) rounds rank 0 has the
+states over all keys, and divides. Which states meet in which order follows from the ranks alone, so a layout gives the
+same bits every time.
+
+Computing costs O(queries x keys / ranks x head_dim); each message is one state, queries x (head_dim + 2) numbers per
+head, whatever the number of keys: this suits few queries over many keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from streaming_attention.inputs import Inputs
+from streaming_attention.prepared import COMMUNICATION, COMPUTE, Prepared
+from streaming_attention.streaming import schedule, state
+from streaming_attention.streaming.attend import PartialAttention
+
+_TAG = 1
+
+
+def prepare(inputs: Inputs, threads: int, comm, options: Mapping) -> Prepared:
+    """Streaming attention over the ranks of a communicator, each with its slice of the keys.
+
+    Parameters
+    ----------
+    inputs : Inputs
+        This rank's, as :func:`streaming_attention.inputs.make_inputs` slices them; the slice may be empty.
+    comm : mpi4py.MPI.Comm
+    options : mapping
+        ``block``, as in :func:`streaming_attention.streaming.attend.prepare`.
+
+    Returns
+    -------
+    Prepared
+        Complete on rank 0; the output of the others is overwritten with what they sent.
+    """
+    part = PartialAttention(inputs, threads, options.get("block", schedule.BLOCK))
+    tree = MergeTree(part, comm)
+    stages = [(COMPUTE, part.compute), (COMMUNICATION, tree.merge)]
+    if comm.Get_rank() == 0:
+        stages.append((COMPUTE, part.finish))
+    return Prepared(stages, part.output, f"{part.kernel}, K/V spread over ranks", lse=part.lse)
+
+
+class MergeTree:
+    """Merges the states of all ranks into rank 0's.
+
+    Parameters
+    ----------
+    part : PartialAttention
+        Its state is sent, or merged into.
+    comm : mpi4py.MPI.Comm
+    """
+
+    def __init__(self, part: PartialAttention, comm):
+        self.comm = comm
+        self.children, self.parent = relatives(comm.Get_rank(), comm.Get_size())
+        self.mine, self.views = part.state, (part.peaks, part.totals, part.outs)
+        self.received = np.empty_like(self.mine) if self.children else None
+        self.received_views = state.split(self.received, *part.peaks.shape) if self.children else ()
+
+    def merge(self) -> None:
+        """Take in the children's states in order of distance, then hand the result to the parent."""
+        for child in self.children:
+            self.comm.Recv(self.received, source=child, tag=_TAG)
+            state.merge_into(*self.views, *self.received_views)
+        if self.parent is not None:
+            self.comm.Send(self.mine, dest=self.parent, tag=_TAG)
+
+
+def relatives(rank: int, ranks: int) -> tuple[list[int], int | None]:
+    """A rank's children, nearest first, and its parent (None for rank 0) in the binomial tree.
+
+    >>> relatives(0, 6), relatives(4, 6), relatives(5, 6)
+    (([1, 2, 4], None), ([5], 0), ([], 4))
+    """
+    children, distance = [], 1
+    while distance < ranks:
+        if rank % (2 * distance):
+            return children, rank - distance
+        if rank + distance < ranks:
+            children.append(rank + distance)
+        distance *= 2
+    return children, None
