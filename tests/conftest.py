@@ -5,15 +5,25 @@ from pathlib import Path
 
 import pytest
 
+from project import Project
+
 NEVER_SKIPPED_IN_CI = [Path(__file__).parent / name for name in ("mpi", "report", "slurm", "workflow")]
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
-    """In CI a test that starts ranks, a workflow, a cluster or a browser may not skip: the machine has what it needs."""
+    """In CI a test that starts ranks, a workflow, a cluster or a browser may not skip: there it has all it needs."""
     report = yield
-    if report.skipped and not hasattr(report, "wasxfail") and os.environ.get("CI"):
-        if any(parent in item.path.parents for parent in NEVER_SKIPPED_IN_CI):
-            report.outcome = "failed"
-            report.longrepr = f"skipped in CI, where it must run: {call.excinfo.value}"
+    required = os.environ.get("CI") and any(parent in item.path.parents for parent in NEVER_SKIPPED_IN_CI)
+    if required and report.skipped and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped in CI, where it must run: {call.excinfo.value}"
     return report
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory) -> Project:
+    """The tiny campaign, measured once for all tests that only read it or work on a copy."""
+    project = Project.create(tmp_path_factory.mktemp("tiny"))
+    project.snakemake()
+    return project

@@ -10,12 +10,8 @@ import importlib
 
 __version__ = "0.1.0"
 
-_PUBLIC = {
-    "attention": "streaming_attention.api",
-    "merge": "streaming_attention.api",
-    "oracle": "streaming_attention.oracle",
-}
-__all__ = ["__version__", "attention", "merge", "oracle"]
+_PUBLIC = {"attention": "streaming_attention.api", "merge": "streaming_attention.api"}
+__all__ = ["__version__", "attention", "merge"]
 
 
 def __getattr__(name: str):

@@ -1,174 +1,79 @@
-"""Every method by name, with what it can do. To add a method, add an entry here; nothing else asks for names.
+"""Every method by name. To add a method, add an entry here; nothing else asks for names.
 
 Light to import: a method's code loads when it is asked to run.
 """
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from streaming_attention import models
-from streaming_attention.machine.layout import Layout
-from streaming_attention.sources import digest_of, sources_of
+from streaming_attention.method import Method, Option, OptionError
 from streaming_attention.streaming import schedule
-from streaming_attention.workload import DTYPES, Workload
+from streaming_attention.workload import Workload
 
-MEMORY_SHARE = 0.9
-"""Share of a node's memory that tensors and workspaces may fill; the rest is the interpreter's and the system's."""
+__all__ = ["METHODS", "Choice", "Method", "Option", "OptionError", "UnknownMethod", "expand", "find_method"]
 
 
 class UnknownMethod(ValueError):
     """A name that the registry doesn't hold."""
 
 
-class OptionError(ValueError):
-    """An option that a method doesn't have, or a value that it doesn't take."""
+BLOCK = Option(default=schedule.BLOCK, minimum=16, maximum=4096)
+"""Keys that share one step of the online softmax."""
 
 
-@dataclass(frozen=True)
-class Option:
-    """A number that a method can be tuned with.
-
-    Parameters
-    ----------
-    default, minimum, maximum : int
-        Both bounds belong to the range.
-    """
-
-    default: int
-    minimum: int
-    maximum: int
-
-    @property
-    def allowed(self) -> str:
-        return f"an integer from {self.minimum} to {self.maximum}"
-
-    def check(self, name: str, value) -> int:
-        """The value, or an OptionError that says what is allowed."""
-        is_integer = isinstance(value, int) and not isinstance(value, bool)
-        if not is_integer or not self.minimum <= value <= self.maximum:
-            raise OptionError(f"option {name}: {value!r} is not {self.allowed}")
-        return value
+def _torch_limits(workload: Workload) -> str | None:
+    if workload.causal and workload.queries > workload.keys:
+        return "torch_sdpa defines no result for the queries that see no key (causal, queries > keys)"
+    return None
 
 
-@dataclass(frozen=True)
-class Method:
-    """A way to compute attention.
+def _torch_workspace(workload: Workload, threads: int) -> int:
+    """Bytes of the boolean mask, needed where torch's top-left ``is_causal`` is not the bottom-right one."""
+    needs_mask = workload.causal and 1 < workload.queries < workload.keys
+    return workload.queries * workload.keys if needs_mask else 0
 
-    Parameters
-    ----------
-    name, summary : str
-    target : str
-        ``"package.module:function"`` of its ``prepare(inputs, threads, comm, options) -> Prepared``.
-    rate : float
-        GFLOP/s of one thread on a compute-bound workload, roughly; only a plan's prediction uses it.
-    workspace : callable
-        ``(workload, threads, **options) -> int``, the bytes of one rank beyond Q, K, V and O.
-    distributed_target, distributed_workspace : str, callable, optional
-        The same over MPI ranks; the callable takes ``ranks`` as well.
-    dtypes : tuple of str
-    threads : bool
-        Whether it can use more than one thread.
-    options : mapping of str to Option
-    requires : tuple of str
-        Importable modules it needs beyond this package's own dependencies.
-    limits : callable, optional
-        ``workload -> reason or None``, what the method can't express.
-    """
 
-    name: str
-    summary: str
-    target: str
-    rate: float
-    workspace: Callable[..., int]
-    distributed_target: str | None = None
-    distributed_workspace: Callable[..., int] | None = None
-    dtypes: tuple[str, ...] = tuple(DTYPES)
-    threads: bool = True
-    options: Mapping[str, Option] = field(default_factory=dict)
-    requires: tuple[str, ...] = ()
-    limits: Callable[[Workload], str | None] | None = None
+_ALL = (
+    Method(
+        name="naive",
+        summary="the textbook: scores of a head written out, softmax over rows, weighted sum",
+        target="streaming_attention.baselines.naive:prepare",
+        rate=4.0,
+        workspace=models.naive_workspace,
+    ),
+    Method(
+        name="gemm",
+        summary="two BLAS products around a softmax, scores of a K/V head written out",
+        target="streaming_attention.baselines.gemm:prepare",
+        rate=60.0,
+        workspace=models.gemm_workspace,
+    ),
+    Method(
+        name="streaming",
+        summary="online softmax over blocks of keys, nothing written out; K/V spread over MPI ranks",
+        target="streaming_attention.streaming.attend:prepare",
+        distributed_target="streaming_attention.distributed.spread:prepare",
+        rate=40.0,
+        workspace=schedule.workspace,
+        distributed_workspace=schedule.workspace,
+        options={"block": BLOCK},
+    ),
+    Method(
+        name="torch_sdpa",
+        summary="torch.nn.functional.scaled_dot_product_attention, a peer where torch is installed",
+        target="streaming_attention.baselines.torch_sdpa:prepare",
+        rate=60.0,
+        workspace=_torch_workspace,
+        requires=("torch",),
+        limits=_torch_limits,
+    ),
+)
 
-    def available(self) -> str | None:
-        """None, or why the method can't run in this environment."""
-        missing = [module for module in self.requires if importlib.util.find_spec(module) is None]
-        return f"{', '.join(missing)} is not installed" if missing else None
-
-    def infeasible(self, workload: Workload, layout: Layout, memory_bytes: int | None = None) -> str | None:
-        """None, or why the method can't compute this workload on this layout.
-
-        Parameters
-        ----------
-        memory_bytes : int, optional
-            Memory of one node; not checked when absent.
-        """
-        return self.available() or self._unable(workload, layout) or self._too_big(workload, layout, memory_bytes)
-
-    def _unable(self, workload: Workload, layout: Layout) -> str | None:
-        if workload.dtype not in self.dtypes:
-            return f"{self.name} has no {workload.dtype}, only {', '.join(self.dtypes)}"
-        if layout.threads > 1 and not self.threads:
-            return f"{self.name} runs on one thread, the layout has {layout.threads}"
-        if layout.ranks > 1 and self.distributed_target is None:
-            return f"{self.name} runs on one rank, the layout has {layout.ranks}"
-        if layout.ranks > 1 and importlib.util.find_spec("mpi4py") is None:
-            return f"{layout.ranks} ranks need mpi4py, which is not installed"
-        return self.limits(workload) if self.limits else None
-
-    def _too_big(self, workload: Workload, layout: Layout, memory_bytes: int | None) -> str | None:
-        if memory_bytes is None:
-            return None
-        workspace = self.workspace_bytes(workload, layout)
-        needed = layout.ranks_per_node * (models.tensor_bytes(workload, layout.ranks) + workspace)
-        if needed <= MEMORY_SHARE * memory_bytes:
-            return None
-        return (
-            f"{self.name} needs {_gib(needed)} GiB a node, {_gib(layout.ranks_per_node * workspace)} of it workspace; "
-            f"{_gib(MEMORY_SHARE * memory_bytes)} of the node's {_gib(memory_bytes)} GiB can be used"
-        )
-
-    def workspace_bytes(self, workload: Workload, layout: Layout, options: Mapping | None = None) -> int:
-        """Bytes that one rank allocates beyond Q, K, V and O."""
-        given = self.complete(options or {})
-        if layout.ranks > 1:
-            return self.distributed_workspace(workload, layout.threads, ranks=layout.ranks, **given)
-        return self.workspace(workload, layout.threads, **given)
-
-    def complete(self, options: Mapping) -> dict:
-        """Every option's value: the given ones checked, the defaults of the others.
-
-        Raises
-        ------
-        OptionError
-            Unknown name or bad value.
-        """
-        for name in options:
-            if name not in self.options:
-                has = ", ".join(self.options) or "none"
-                raise OptionError(f"option {name}: {self.name} has no such option; allowed: {has}")
-        return {name: option.check(name, options.get(name, option.default)) for name, option in self.options.items()}
-
-    def sources(self) -> tuple[Path, ...]:
-        """Files that decide what the method computes: its modules and all of the package that they import."""
-        targets = filter(None, (self.target, self.distributed_target))
-        return sources_of(target.partition(":")[0] for target in targets)
-
-    def digest(self) -> str:
-        """sha256 over :meth:`sources`."""
-        return digest_of(self.sources())
-
-    def load(self, ranks: int = 1) -> Callable:
-        """``prepare(inputs, threads, comm, options) -> Prepared`` for one rank (comm is None) or several."""
-        target = self.target if ranks == 1 else self.distributed_target
-        if target is None:
-            raise ValueError(f"{self.name} runs on one rank, not on {ranks}")
-        module, _, function = target.partition(":")
-        return getattr(importlib.import_module(module), function)
+METHODS: dict[str, Method] = {method.name: method for method in _ALL}
 
 
 @dataclass(frozen=True)
@@ -234,62 +139,3 @@ def _combinations(options: Mapping) -> list[dict]:
 def _choice(method: Method, options: dict) -> Choice:
     method.complete(options)
     return Choice(method.name, options)
-
-
-def _gib(size: float) -> str:
-    return f"{size / 2**30:.3g}"
-
-
-BLOCK = Option(default=schedule.BLOCK, minimum=16, maximum=4096)
-"""Keys that share one step of the online softmax."""
-
-
-def _torch_limits(workload: Workload) -> str | None:
-    if workload.causal and workload.queries > workload.keys:
-        return "torch_sdpa defines no result for the queries that see no key (causal, queries > keys)"
-    return None
-
-
-def _torch_workspace(workload: Workload, threads: int) -> int:
-    """Bytes of the boolean mask, needed where torch's top-left ``is_causal`` is not the bottom-right one."""
-    needs_mask = workload.causal and 1 < workload.queries < workload.keys
-    return workload.queries * workload.keys if needs_mask else 0
-
-
-_ALL = (
-    Method(
-        name="naive",
-        summary="the textbook: scores of a head written out, softmax over rows, weighted sum",
-        target="streaming_attention.baselines.naive:prepare",
-        rate=2.0,
-        workspace=models.naive_workspace,
-    ),
-    Method(
-        name="gemm",
-        summary="two BLAS products around a softmax, scores of a K/V head written out",
-        target="streaming_attention.baselines.gemm:prepare",
-        rate=40.0,
-        workspace=models.gemm_workspace,
-    ),
-    Method(
-        name="streaming",
-        summary="online softmax over blocks of keys, nothing written out; K/V spread over MPI ranks",
-        target="streaming_attention.streaming.attend:prepare",
-        distributed_target="streaming_attention.distributed.spread:prepare",
-        rate=30.0,
-        workspace=schedule.workspace,
-        distributed_workspace=schedule.workspace,
-        options={"block": BLOCK},
-    ),
-    Method(
-        name="torch_sdpa",
-        summary="torch.nn.functional.scaled_dot_product_attention, a peer where torch is installed",
-        target="streaming_attention.baselines.torch_sdpa:prepare",
-        rate=60.0,
-        workspace=_torch_workspace,
-        requires=("torch",),
-        limits=_torch_limits,
-    ),
-)
-
-METHODS: dict[str, Method] = {method.name: method for method in _ALL}

@@ -35,6 +35,7 @@ PATIENCE_SECONDS = 60
 
 _UNSHARE = ["unshare", "--net", "--uts", "--mount", "--propagation", "private", "--pid", "--fork"]
 
+_PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/bin", "/bin", "/usr/sbin", "/sbin"])
 _PREFIX = "slurm-rig-"
 _INIT = """
 set -e
@@ -58,11 +59,14 @@ done
 """
 
 
+def _tool(name: str) -> str | None:
+    return shutil.which(name, path=_PATH)
+
+
 def missing(accounting: bool = False) -> str | None:
     """None where a rig can be started, otherwise what it lacks."""
-    path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
     needed = DAEMONS + (ACCOUNTING_DAEMONS if accounting else ())
-    absent = [name for name in needed if not shutil.which(name, path=path)]
+    absent = [name for name in needed if not _tool(name)]
     if absent:
         return f"not installed: {', '.join(absent)} (see .ci/slurm-packages)"
     if subprocess.run([*_UNSHARE, "true"], capture_output=True).returncode:
@@ -156,10 +160,11 @@ class Rig:
 
         Ending the returned process ends the command at once, by SIGKILL; :meth:`signal` reaches the command itself.
         """
-        enter = ["nsenter", "-t", str(self._init), "--net", "--uts", "--mount", "--pid"]
-        workdir = ["env", "-C", str(options.pop("cwd", os.getcwd()))]
+        enter = [_tool("nsenter"), "-t", str(self._init), "--net", "--uts", "--mount", "--pid"]
+        die_together = [_tool("setpriv"), "--pdeathsig", "KILL"]
+        workdir = [_tool("env"), "-C", str(options.pop("cwd", os.getcwd()))]
         return subprocess.Popen(
-            [*enter, "setpriv", "--pdeathsig", "KILL", *workdir, *command],
+            [*enter, *die_together, *workdir, *command],
             env=self.environment(env),
             stdin=options.pop("stdin", subprocess.DEVNULL),
             **options,
@@ -196,8 +201,7 @@ class Rig:
         own = ("SLURM_", "PMI", "SNAKEMAKE")
         kept = {name: value for name, value in os.environ.items() if not name.startswith(own)}
         root = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1", "USER": "root"}
-        path = os.pathsep.join([kept.get("PATH", ""), "/usr/bin", "/bin", "/usr/sbin", "/sbin"])
-        return {**kept, **root, "PATH": path, **(extra or {})}
+        return {**kept, **root, "PATH": _PATH, **(extra or {})}
 
     # The state of the cluster
 

@@ -7,11 +7,10 @@ machine balance in current high performance computers", 1995, for the kernels an
 
 from __future__ import annotations
 
+import math
 import socket
 import time
 from collections.abc import Callable
-
-import numpy as np
 
 from streaming_attention.bandwidth import gemm, stream
 from streaming_attention.campaign.environment import describe_job, now
@@ -50,8 +49,7 @@ def stream_elements(team: Team) -> int:
     """Elements of each rank's arrays, so that one array of all ranks of a host is 4 times the caches they use."""
     ranks = team.gather((socket.gethostname(), affinity.allowed_cpus()))
     here = [cpus for host, cpus in ranks if host == socket.gethostname()]
-    machine = topology.detect("/", {cpu for cpus in here for cpu in cpus})
-    cache = machine.sockets_per_node * machine.last_level_cache_bytes
+    cache = topology.last_level_cache_bytes({cpu for cpus in here for cpu in cpus})
     return max(team.gather(max(FEWEST_ELEMENTS, -(-CACHE_MULTIPLE * cache // len(here) // stream.ITEM_BYTES))))
 
 
@@ -76,7 +74,7 @@ def _rates(prepare: Callable, entry: dict, protocol: Protocol, team: Team) -> di
         ceiling = prepare()
         ceiling()
     timing = Sampler(protocol, team).run({entry["name"]: [("compute", ceiling)]})[entry["name"]]
-    error = float(team.maximum(np.array([ceiling.error()]))[0])
+    error = team.maximum([ceiling.error()])[0]
     ceiling.close()
     right = error <= ceiling.tolerance
     work = entry["work_per_call"] * team.size / 1e9
@@ -84,6 +82,6 @@ def _rates(prepare: Callable, entry: dict, protocol: Protocol, team: Team) -> di
         "status": "passed" if right else "incorrect",
         "reason": None if right else f"relative error {error:.2e} of the result, allowed {ceiling.tolerance:.2e}",
         "samples": [work / seconds for seconds in timing.samples] if right else [],
-        "error": error if np.isfinite(error) else None,
+        "error": error if math.isfinite(error) else None,
         "jit_seconds": sum(durations),
     }

@@ -89,7 +89,7 @@ def _run_job(options) -> None:
         job |= {"output": str(output), "log": str(log), "refused": refused_methods(options.gate)}
         job["repeat_command"] = f"streaming-attention {options.command} --from {shlex.quote(str(output))}"
         record = launch.run_job(options.command, job, options.launcher, options.limit)
-        if options.plan:
+        if options.plan and options.plan.exists():
             print(progress_line(record, options.plan, output.parent), file=sys.stderr, flush=True)
         elif not options.output:
             from streaming_attention.campaign.describe import summarise

@@ -10,8 +10,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 
-import numpy as np
-
 from streaming_attention.campaign.statistics import median_interval
 from streaming_attention.distributed.team import Team
 
@@ -150,8 +148,8 @@ class Sampler:
                 spent[name] += after - before
                 before = after
         whole = self.clock() - begin
-        slowest = self.team.maximum(np.array([whole, spent["compute"], spent["communication"]]) / calls)
-        return tuple(float(value) for value in slowest)
+        slowest = self.team.maximum((whole, spent["compute"], spent["communication"]))
+        return tuple(seconds / calls for seconds in slowest)
 
     def _has_budget(self, timing: Timing) -> bool:
         count = len(timing.samples)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from streaming_attention.campaign.point import NOT_OF_A_JOB
 from streaming_attention.machine.layout import Layout
+from streaming_attention.registry import METHODS
 
 _TWO_THREADS = Layout(threads=2, binding="none")
 _TWO_RANKS = Layout(ranks_per_socket=2, binding="none")
@@ -12,18 +14,21 @@ _TWO_RANKS = Layout(ranks_per_socket=2, binding="none")
 
 
 def gate_spec(campaign, method: str, dtype: str, mode: str) -> dict:
-    """The gate's job for one method: every set of options that the campaign uses, over threads or over ranks."""
+    """The gate's job for one method: its default options and each option's extremes, over threads or over ranks.
+
+    What the campaign sweeps plays no part: a value added to a sweep must not send old points through the gate again.
+    """
     layout = _TWO_RANKS if mode == "ranks" else _TWO_THREADS
-    chosen = {
-        choice.label: choice.options for point in campaign.points for choice in point.methods if choice.method == method
-    }
+    extremes = [
+        {name: value} for name, option in METHODS[method].options.items() for value in (option.minimum, option.maximum)
+    ]
     return {
         "id": f"gate-{method}-{dtype}-{mode}",
         "campaign": campaign.name,
         "method": method,
         "dtype": dtype,
         "mode": mode,
-        "options": [chosen[label] for label in sorted(chosen)],
+        "options": [{}, *extremes],
         "layout": layout.as_dict(),
     }
 
@@ -45,7 +50,7 @@ def ceilings_spec(campaign, layout: Layout) -> dict:
         "id": f"ceilings-{layout.slug}",
         "campaign": campaign.name,
         "layout": replace(layout).as_dict(),
-        "protocol": campaign.protocol.as_dict(),
+        "protocol": {key: value for key, value in campaign.protocol.items() if key not in NOT_OF_A_JOB},
     }
 
 

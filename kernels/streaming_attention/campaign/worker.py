@@ -66,6 +66,8 @@ def _shared_cores(team: Team) -> bool:
 
 
 def _run(command: str, job: dict, team: Team, layout: Layout) -> None:
+    if "numpy" in sys.modules:
+        raise ImportError("NumPy was imported before the thread variables were settled, and its BLAS has read them")
     variables = settle_variables(layout.threads)
     from streaming_attention.campaign import jit, jobs
 

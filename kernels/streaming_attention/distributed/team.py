@@ -1,13 +1,14 @@
 """The ranks that run one point together: what the campaign needs of MPI, and nothing more.
 
-A team of one needs no MPI and imports none.
+A team of one needs no MPI and imports none. NumPy is not imported here: a worker assembles its team before it settles
+the variables that NumPy's BLAS reads once.
 """
 
 from __future__ import annotations
 
 import socket
-
-import numpy as np
+from array import array
+from collections.abc import Sequence
 
 
 class TeamError(RuntimeError):
@@ -46,15 +47,15 @@ class Team:
         """Every rank's value, on every rank, by rank."""
         return self.comm.allgather(value) if self.comm else [value]
 
-    def maximum(self, values: np.ndarray) -> np.ndarray:
-        """Elementwise maximum over the ranks of a float64 array."""
+    def maximum(self, values: Sequence[float]) -> list[float]:
+        """Largest over the ranks of each number."""
         if not self.comm:
-            return values
+            return list(values)
         from mpi4py import MPI
 
-        largest = np.empty_like(values)
-        self.comm.Allreduce(values, largest, op=MPI.MAX)
-        return largest
+        mine, largest = array("d", values), array("d", values)
+        self.comm.Allreduce(mine, largest, op=MPI.MAX)
+        return list(largest)
 
     def local_rank(self) -> int:
         """Position of this rank among the ranks of its host."""

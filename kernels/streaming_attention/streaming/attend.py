@@ -99,7 +99,7 @@ class PartialAttention:
     def finish(self) -> None:
         """Divide ``outs`` by the totals and take the log-sum-exp."""
         threads = self.threads if self.peaks.size >= THREADED_ROWS else 1
-        rows = self.outs.reshape(-1, self.outs.shape[-1])
+        rows = self.outs.reshape(self.peaks.size, self.outs.shape[-1])
         arguments = self.peaks.ravel(), self.totals.ravel(), rows, self._lse.ravel()
         share_out(loops.finish_rows, loops.finish_rows_threaded, threads, *arguments)
 

@@ -27,7 +27,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, Locator, LogLocator, 
 from streaming_attention.campaign import published
 from streaming_attention.campaign.aggregate import write_csv
 from streaming_attention.campaign.figures.data import Drawn, sidecar
-from streaming_attention.campaign.files import write_atomically
+from streaming_attention.campaign.files import sha256_of, write_atomically
 
 INK, MUTED, FAINT = "#222222", "#666666", "#d9d9d9"
 RC = {
@@ -219,9 +219,9 @@ def render(figure: Figure, **metadata) -> bytes:
 
 
 def save(drawn: Drawn, svg: str | os.PathLike, csv: str | os.PathLike) -> None:
-    """Write the figure and its sidecar, each whole or not at all."""
+    """Write the figure and its sidecar, each whole or not at all; the figure carries the sidecar's digest."""
     write_csv(drawn.rows, csv)
-    write_atomically(svg, render(drawn.figure))
+    write_atomically(svg, render(drawn.figure, Identifier=sha256_of(csv)))
 
 
 def plot(

@@ -1,0 +1,143 @@
+# The campaign that the config describes, and what the rules share. Only light imports: every job of a cluster parses this.
+
+import functools
+import json
+import math
+import os
+import sys
+from pathlib import Path
+
+import yaml
+
+# The package is found without being installed (in a conda environment, in the jobs' processes), and `python` in a rule is
+# the one that runs Snakemake unless an environment of the rule's own comes before it.
+KERNELS = str(Path(workflow.basedir, "kernels"))
+sys.path.insert(0, KERNELS)
+for name, first in (("PYTHONPATH", KERNELS), ("PATH", str(Path(sys.executable).parent))):
+    os.environ[name] = os.pathsep.join(filter(None, [first, os.environ.get(name)]))
+
+from streaming_attention.campaign import specs
+from streaming_attention.campaign.config import ConfigError, load_config
+from streaming_attention.campaign.plan import make_plan
+from streaming_attention.campaign.point import spec as point_spec
+from streaming_attention.machine.layout import Layout
+from streaming_attention.models import tensor_bytes
+from streaming_attention.registry import METHODS
+from streaming_attention.sources import sources_of as package_sources
+
+
+def as_typed(value):
+    """A value of --config with its type: inside of braces and brackets Snakemake leaves all scalars as text."""
+    if isinstance(value, dict):
+        return {key: as_typed(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [as_typed(inner) for inner in value]
+    if not isinstance(value, str):
+        return value
+    loader = yaml.SafeLoader("")
+    tag = loader.resolve(yaml.ScalarNode, value, (True, False))
+    is_text = tag.rpartition(":")[2] not in ("int", "float", "bool", "null")
+    return value if is_text else loader.construct_object(yaml.ScalarNode(tag, value))
+
+
+def load_campaign():
+    """The campaign of config.yaml or, alone, of the file that --configfile names; --config lays single keys over it."""
+    files = workflow.config_settings.configfiles or [Path("config.yaml")]
+    if len(files) > 1:
+        sys.exit("--configfile: names several files, which are not merged; allowed: one file")
+    try:
+        return load_config(os.path.relpath(files[0]), overrides=as_typed(dict(workflow.config_settings.config)))
+    except ConfigError as error:
+        sys.exit(str(error))
+
+
+CAMPAIGN = load_campaign()
+PLAN = make_plan(CAMPAIGN)
+RESULTS = f"results/{CAMPAIGN.name}"
+PLAN_TABLE = f"{RESULTS}/plan.csv"
+POINTS = {point.id: point for point in CAMPAIGN.points}
+LAYOUTS = {layout.slug: layout for layout in CAMPAIGN.layouts}
+SECONDS = {row.id: row.predicted_seconds for row in PLAN.rows}
+
+LAUNCHER = "mpiexec -n {ranks}"
+"""What starts several ranks; a profile says otherwise with set-resources: launcher."""
+
+START_UP_MB, RANK_MB = 1000, 400
+"""Memory of a job before any tensor: Snakemake's two processes and the supervisor; Python, NumPy and Numba of a rank."""
+
+
+wildcard_constraints:
+    point="[A-Za-z0-9_-]+",
+    layout="[a-z0-9-]+",
+    method="[a-z0-9_]+",
+    dtype="[a-z0-9]+",
+    mode="threads|ranks",
+
+
+def as_json(spec):
+    """A job's description as one argument of its command."""
+    return json.dumps(spec, sort_keys=True)
+
+
+@functools.cache
+def sources_of(*methods):
+    """Files that decide what the methods compute, relative to here: a clone elsewhere is the same workflow."""
+    return sorted({os.path.relpath(path) for method in methods for path in METHODS[method].sources()})
+
+
+@functools.cache
+def modules_of(*names):
+    """Files of modules of the package and of what they import: what is made by them is made again when they change."""
+    return sorted(os.path.relpath(path) for path in package_sources(f"streaming_attention.{name}" for name in names))
+
+
+def choices_of(point):
+    """The methods that will run at a point; the others are recorded there with their reason."""
+    return [choice for choice in point.methods if choice.label in CAMPAIGN.feasible(point)]
+
+
+def point_sources(wildcards):
+    return sources_of(*sorted({choice.method for choice in choices_of(POINTS[wildcards.point])}))
+
+
+def point_gates(wildcards):
+    """What must have been judged before a point is measured."""
+    point = POINTS[wildcards.point]
+    mode = "ranks" if point.layout.ranks > 1 else "threads"
+    methods = dict.fromkeys(choice.method for choice in choices_of(point))
+    return [f"{RESULTS}/gate/{method}-{point.workload.dtype}-{mode}.json" for method in methods]
+
+
+def point_bytes(wildcards):
+    """Memory of one rank: tensors twice (they are refilled and checked), and the largest workspace."""
+    point = POINTS[wildcards.point]
+    workspaces = [
+        METHODS[choice.method].workspace_bytes(point.workload, point.layout, choice.options)
+        for choice in choices_of(point)
+    ]
+    return 2 * tensor_bytes(point.workload, point.layout.ranks) + max(workspaces)
+
+
+def gate_spec(wildcards):
+    return specs.gate_spec(CAMPAIGN, wildcards.method, wildcards.dtype, wildcards.mode)
+
+
+def job_resources(layout_of, seconds_of=lambda wildcards: 150, bytes_of=lambda wildcards: 0):
+    """Resources of a rule that starts ranks, as functions of its wildcards.
+
+    SLURM gets ranks as tasks and threads as cores of a task, on whole nodes. ``mpi`` is set for every such rule, empty
+    for one rank: then the job is not wrapped in a step of its own, inside which the ranks' own srun would wait for ever.
+    ``limit`` (seconds) is the supervisor's, which can say what it ended; ``runtime`` (minutes) is SLURM's, a little later.
+    """
+    limit = lambda wildcards: 300 + math.ceil(4 * seconds_of(wildcards))
+    return {
+        "mpi": lambda wildcards: "srun" if layout_of(wildcards).ranks > 1 else "",
+        "nodes": lambda wildcards: layout_of(wildcards).nodes,
+        "tasks": lambda wildcards: layout_of(wildcards).ranks,
+        "cpus_per_task": lambda wildcards: layout_of(wildcards).threads,
+        "slurm_extra": lambda wildcards: f"--exclusive --ntasks-per-node={layout_of(wildcards).ranks_per_node}",
+        "mem_mb": lambda wildcards: START_UP_MB
+        + layout_of(wildcards).ranks_per_node * (RANK_MB + bytes_of(wildcards) // 2**20),
+        "limit": limit,
+        "runtime": lambda wildcards: 5 + limit(wildcards) // 60,
+    }

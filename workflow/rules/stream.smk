@@ -1,0 +1,23 @@
+# What a layout's memory and cores can give at most: STREAM and a large matrix product, all ranks at once.
+
+
+rule measure_ceilings:
+    input:
+        code=modules_of("bandwidth.stream", "bandwidth.gemm"),
+    output:
+        record=f"{RESULTS}/ceilings/{{layout}}.json",
+    log:
+        f"{RESULTS}/logs/measure_ceilings/{{layout}}.log",
+    conda:
+        "../../envs/measure.yaml"
+    threads: lambda wc: LAYOUTS[wc.layout].workers
+    resources:
+        **job_resources(lambda wc: LAYOUTS[wc.layout]),
+        exclusive=1,
+        launcher=LAUNCHER,
+    params:
+        spec=lambda wc: as_json(specs.ceilings_spec(CAMPAIGN, LAYOUTS[wc.layout])),
+    shell:
+        "python -m streaming_attention ceilings"
+        " --spec {params.spec:q} --output {output.record:q} --log {log:q} --launcher {resources.launcher:q}"
+        " --limit {resources.limit}"

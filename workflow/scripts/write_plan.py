@@ -1,0 +1,5 @@
+"""Write the plan as the Snakefile has made it, from the config and from what the command line laid over it."""
+
+from streaming_attention.campaign.files import write_atomically
+
+write_atomically(snakemake.output.table, snakemake.params.table)
