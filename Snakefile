@@ -16,11 +16,21 @@ include: "workflow/rules/compile.smk"
 include: "workflow/rules/validate.smk"
 include: "workflow/rules/stream.smk"
 include: "workflow/rules/attention.smk"
+include: "workflow/rules/aggregate.smk"
+include: "workflow/rules/figures.smk"
+include: "workflow/rules/provenance.smk"
+include: "workflow/rules/compare.smk"
+include: "workflow/rules/report.smk"
 
 
+# Every record and every result by name, not only the last step: what is deleted or set aside is made again.
 rule all:
     default_target: True
     input:
-        expand(rules.measure_attention.output.record, point=POINTS),
-        expand(rules.measure_ceilings.output.record, layout=LAYOUTS),
-        rules.probe_environment.output.record,
+        rules.plan_campaign.output,
+        rules.aggregate_records.input.records,
+        rules.aggregate_records.input.ceilings,
+        rules.trace_provenance.input.figures,
+        rules.trace_provenance.input.tables,
+        rules.trace_provenance.output,
+        rules.compare.input,

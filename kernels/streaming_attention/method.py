@@ -65,6 +65,8 @@ class Method:
     dtypes : tuple of str
     threads : bool
         Whether it can use more than one thread.
+    same_bits : bool
+        Whether the same inputs give the same bits on any number of threads.
     options : mapping of str to Option
     requires : tuple of str
         Importable modules it needs beyond this package's own dependencies.
@@ -81,6 +83,7 @@ class Method:
     distributed_workspace: Callable[..., int] | None = None
     dtypes: tuple[str, ...] = tuple(DTYPES)
     threads: bool = True
+    same_bits: bool = True
     options: Mapping[str, Option] = field(default_factory=dict)
     requires: tuple[str, ...] = ()
     limits: Callable[[Workload], str | None] | None = None

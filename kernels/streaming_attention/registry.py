@@ -51,6 +51,7 @@ _ALL = (
         target="streaming_attention.baselines.gemm:prepare",
         rate=60.0,
         workspace=models.gemm_workspace,
+        same_bits=False,
     ),
     Method(
         name="streaming",
@@ -68,6 +69,7 @@ _ALL = (
         target="streaming_attention.baselines.torch_sdpa:prepare",
         rate=60.0,
         workspace=_torch_workspace,
+        same_bits=False,
         requires=("torch",),
         limits=_torch_limits,
     ),

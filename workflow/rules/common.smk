@@ -4,6 +4,7 @@ import functools
 import json
 import math
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -18,8 +19,10 @@ for name, first in (("PYTHONPATH", KERNELS), ("PATH", str(Path(sys.executable).p
 
 from streaming_attention.campaign import specs
 from streaming_attention.campaign.config import ConfigError, load_config
+from streaming_attention.campaign.figures import FIGURES
 from streaming_attention.campaign.plan import make_plan
 from streaming_attention.campaign.point import spec as point_spec
+from streaming_attention.campaign.tables import TABLES
 from streaming_attention.machine.layout import Layout
 from streaming_attention.models import tensor_bytes
 from streaming_attention.registry import METHODS
@@ -77,6 +80,11 @@ wildcard_constraints:
 def as_json(spec):
     """A job's description as one argument of its command."""
     return json.dumps(spec, sort_keys=True)
+
+
+def as_rst(text):
+    """Text that reStructuredText shows as it is: on one line, every character that could be markup escaped."""
+    return re.sub(r"([^\w\s]|_)", r"\\\1", " ".join(text.split()))
 
 
 @functools.cache

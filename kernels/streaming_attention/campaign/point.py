@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 NOT_OF_A_JOB = ("repeats",)
 """Keys of the protocol that decide which jobs there are and not how one runs: a change must not repeat any."""
 
-START_UP_SECONDS = 4.0
-"""Of a job before its first call and after its last: processes, imports, compiled code from the cache."""
+START_UP_SECONDS = 2.5
+"""Of a job before its first call and after its last: processes, imports, compiled code from the cache; seen 1 to 3."""
 
-INPUT_SECONDS_PER_BYTE = 1.5e-8
-"""Drawing the inputs, and drawing them anew for the check after timing."""
+INPUT_SECONDS_PER_BYTE = 3e-8
+"""Drawing the inputs, drawing them anew for the check after timing, and both checks; seen 2e-8 to 4e-8."""
 
 FEWEST_SAMPLES = 3
 """A method of which so many calls don't fit in its budget is timed out."""

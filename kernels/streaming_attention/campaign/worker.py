@@ -54,7 +54,7 @@ def place(team: Team, layout: Layout) -> None:
     cpus, local_rank = affinity.allowed_cpus(), team.local_rank()
     given = all(team.gather(len(cpus) == layout.threads)) and not _shared_cores(team)
     if not given:
-        sockets = topology.socket_cpus("/", cpus)
+        sockets = topology.socket_cores("/", cpus)
         share = affinity.share_of_rank(sockets, layout.sockets, layout.ranks_per_socket, layout.threads, local_rank)
         affinity.bind(share)
     if _shared_cores(team):

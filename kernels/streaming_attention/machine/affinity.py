@@ -18,14 +18,21 @@ def allowed_cpus() -> list[int]:
 
 
 def share_of_rank(
-    sockets: Sequence[Sequence[int]], sockets_in_use: int, ranks_per_socket: int, threads: int, local_rank: int
+    sockets: Sequence[Sequence[Sequence[int]]],
+    sockets_in_use: int,
+    ranks_per_socket: int,
+    threads: int,
+    local_rank: int,
 ) -> list[int]:
-    """CPUs of one rank of a node: ranks fill a socket before the next, each with ``threads`` CPUs of its own.
+    """CPUs of one rank of a node: ranks fill a socket before the next and share its whole cores out evenly.
+
+    A rank takes one CPU of each of its cores first and SMT siblings only when it has more threads than cores, so no
+    core serves two ranks.
 
     Parameters
     ----------
-    sockets : sequence of sequences of int
-        CPUs of each socket, one per physical core first and their SMT siblings after them.
+    sockets : sequence
+        ``sockets[socket][core]`` are the CPUs of one core, as :func:`streaming_attention.machine.topology.socket_cores`.
     sockets_in_use, ranks_per_socket, threads : int
         The layout's numbers.
     local_rank : int
@@ -34,7 +41,7 @@ def share_of_rank(
     Raises
     ------
     BindingError
-        The node has fewer sockets, or the socket fewer CPUs, than the layout needs.
+        The node has fewer sockets, or the rank's share fewer CPUs, than the layout needs.
     """
     if sockets_in_use > len(sockets):
         raise BindingError(f"layout asks for {sockets_in_use} sockets on a node, this one has {len(sockets)}")
@@ -42,13 +49,17 @@ def share_of_rank(
     if socket >= sockets_in_use:
         allowed = sockets_in_use * ranks_per_socket
         raise BindingError(f"local rank {local_rank} on a node that holds {allowed} ranks in this layout")
-    cpus = list(sockets[socket])
-    needed = ranks_per_socket * threads
-    if needed > len(cpus):
+    each = len(sockets[socket]) // ranks_per_socket
+    cores = sockets[socket][position * each : (position + 1) * each]
+    cpus = [
+        core[sibling] for sibling in range(max(map(len, cores), default=0)) for core in cores if sibling < len(core)
+    ]
+    if threads > len(cpus):
         raise BindingError(
-            f"layout asks for {ranks_per_socket} ranks x {threads} threads on a socket, {len(cpus)} CPUs are allowed"
+            f"layout asks for {ranks_per_socket} ranks x {threads} threads on a socket of {len(sockets[socket])} cores: "
+            f"the share of a rank is {len(cpus)} CPUs"
         )
-    return cpus[position * threads : (position + 1) * threads]
+    return cpus[:threads]
 
 
 def bind(cpus: Sequence[int]) -> None:

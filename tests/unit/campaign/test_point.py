@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streaming_attention.campaign.point import (
+    INPUT_SECONDS_PER_BYTE,
     START_UP_SECONDS,
     Point,
     from_spec,
@@ -20,6 +21,7 @@ from streaming_attention.campaign.point import (
 )
 from streaming_attention.machine.layout import BINDINGS, Layout
 from streaming_attention.machine.topology import Machine
+from streaming_attention.models import tensor_bytes
 from streaming_attention.registry import METHODS, Choice
 from streaming_attention.workload import DTYPES, Workload
 
@@ -128,7 +130,7 @@ def test_a_prediction_is_bounded_by_the_budget():
         workload = Workload("prefill", queries=min(keys, 4096), keys=keys)
         seconds = predict_seconds(Point(workload, Layout(), (Choice("streaming"),)), PROTOCOL)
         calls = (2 + PROTOCOL["warmup"]) / 3 * PROTOCOL["max_seconds"]
-        inputs = 2 * 4 * workload.head_dim * (workload.queries + keys) * 2e-8
+        inputs = tensor_bytes(workload) * INPUT_SECONDS_PER_BYTE
         assert seconds <= START_UP_SECONDS + PROTOCOL["max_seconds"] + calls + inputs
 
 

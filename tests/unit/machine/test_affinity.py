@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from streaming_attention.machine.affinity import BindingError, allowed_cpus, bind, overlaps, share_of_rank
 
-TWO_SOCKETS = [[0, 2, 4, 6], [1, 3, 5, 7]]
+TWO_SOCKETS = [[(0,), (2,), (4,), (6,)], [(1,), (3,), (5,), (7,)]]
+WITH_SMT = [[(0, 4), (1, 5), (2, 6), (3, 7)]]
 
 
 def test_ranks_fill_a_socket_before_the_next():
@@ -14,10 +15,15 @@ def test_ranks_fill_a_socket_before_the_next():
     assert shares == [[0, 2], [4, 6], [1, 3], [5, 7]]
 
 
+def test_siblings_serve_only_when_the_cores_of_the_rank_are_used_up():
+    assert [share_of_rank(WITH_SMT, 1, 2, 2, rank) for rank in range(2)] == [[0, 1], [2, 3]]
+    assert [share_of_rank(WITH_SMT, 1, 2, 4, rank) for rank in range(2)] == [[0, 1, 4, 5], [2, 3, 6, 7]]
+
+
 @given(st.integers(1, 2), st.integers(1, 4), st.integers(1, 4))
 def test_shares_never_overlap_and_have_as_many_cpus_as_threads(sockets, ranks, threads):
-    if ranks * threads > 4:
-        with pytest.raises(BindingError, match="4 CPUs are allowed"):
+    if threads > 4 // ranks:
+        with pytest.raises(BindingError, match="socket of 4 cores"):
             share_of_rank(TWO_SOCKETS, sockets, ranks, threads, 0)
         return
     shares = [share_of_rank(TWO_SOCKETS, sockets, ranks, threads, rank) for rank in range(sockets * ranks)]

@@ -1,0 +1,174 @@
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from streaming_attention import models, sources
+from streaming_attention.machine.layout import Layout
+from streaming_attention.registry import METHODS, Choice, Option, OptionError, UnknownMethod, expand, find_method
+from streaming_attention.workload import Workload
+
+PREFILL = Workload("prefill", heads=2, queries=1000, keys=1000)
+
+
+def test_names_are_the_entries_own():
+    assert all(name == method.name for name, method in METHODS.items())
+    assert {"naive", "gemm", "streaming", "torch_sdpa"} <= set(METHODS)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_targets_are_files_of_the_package(name):
+    paths = METHODS[name].sources()
+    assert all(path.is_file() for path in paths)
+    module = METHODS[name].target.partition(":")[0].rpartition(".")[2]
+    assert f"{module}.py" in {path.name for path in paths}
+
+
+@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.available() is None])
+def test_targets_load(name):
+    method = METHODS[name]
+    assert callable(method.load())
+    if method.distributed_target is None:
+        with pytest.raises(ValueError, match=f"{name} runs on one rank, not on 2"):
+            method.load(2)
+
+
+def test_sources_follow_imports_to_the_end():
+    names = {path.name for path in METHODS["streaming"].sources()}
+    assert {"attend.py", "spread.py", "loops.py", "state.py", "schedule.py", "exponential.py", "parallel.py"} <= names
+    assert not {"naive.py", "gemm.py", "registry.py", "api.py"} & names
+
+
+def test_digest_changes_with_any_source(tmp_path, monkeypatch):
+    root = tmp_path / sources.PACKAGE
+    shutil.copytree(sources.ROOT, root, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(sources, "ROOT", root)
+    before = {name: method.digest() for name, method in METHODS.items()}
+    state = root / "streaming" / "state.py"
+    state.write_text(state.read_text() + "# changed\n")
+    changed = {name for name, method in METHODS.items() if method.digest() != before[name]}
+    assert changed == {"streaming"}
+
+
+def test_source_of_an_unknown_module_is_an_error():
+    with pytest.raises(ModuleNotFoundError, match=r"streaming_attention\.nothing"):
+        sources.sources_of(["streaming_attention.nothing"])
+
+
+@pytest.mark.parametrize(
+    "entry, labels",
+    [
+        ("naive", ["naive"]),
+        ({"streaming": None}, ["streaming"]),
+        ({"streaming": {"block": 64}}, ["streaming block=64"]),
+        ({"streaming": {"block": [64, 128]}}, ["streaming block=64", "streaming block=128"]),
+    ],
+)
+def test_expand(entry, labels):
+    choices = expand(entry)
+    assert [choice.label for choice in choices] == labels
+    assert len(set(choices)) == len(choices)
+
+
+@pytest.mark.parametrize(
+    "entry, error, said",
+    [
+        ("flash", UnknownMethod, ["'flash'", "naive", "streaming"]),
+        (3, UnknownMethod, ["3"]),
+        ({"naive": None, "gemm": None}, UnknownMethod, ["one name"]),
+        ({"streaming": {"blocks": 64}}, OptionError, ["blocks", "streaming", "block"]),
+        ({"naive": {"block": 64}}, OptionError, ["block", "naive", "none"]),
+        ({"streaming": {"block": 8}}, OptionError, ["block", "8", "16 to 4096"]),
+        ({"streaming": {"block": "64"}}, OptionError, ["block", "'64'", "integer"]),
+        ({"streaming": {"block": True}}, OptionError, ["block", "True"]),
+        ({"streaming": {"block": []}}, OptionError, ["block", "empty"]),
+        ({"streaming": 64}, OptionError, ["streaming", "64"]),
+    ],
+)
+def test_expand_names_what_is_wrong(entry, error, said):
+    with pytest.raises(error) as caught:
+        expand(entry)
+    assert all(word in str(caught.value) for word in said), caught.value
+    assert isinstance(caught.value, ValueError)
+
+
+def test_completed_options_have_every_default():
+    assert METHODS["streaming"].complete({}) == {"block": METHODS["streaming"].options["block"].default}
+    assert METHODS["streaming"].complete({"block": 64}) == {"block": 64}
+
+
+def test_option_bounds_belong_to_the_range():
+    option = Option(default=4, minimum=2, maximum=6)
+    assert [option.check("size", value) for value in (2, 6)] == [2, 6]
+    for value in (1, 7):
+        with pytest.raises(OptionError, match="size"):
+            option.check("size", value)
+
+
+def test_equal_choices_hash_alike():
+    assert {Choice("streaming", {"block": 64}), Choice("streaming", {"block": 64})} == {
+        expand({"streaming": {"block": 64}})[0]
+    }
+
+
+@pytest.mark.parametrize("name", ["naive", "gemm", "torch_sdpa"])
+def test_one_rank_methods_refuse_more(name):
+    method = replace(METHODS[name], requires=())
+    assert method.infeasible(PREFILL, Layout()) is None
+    assert "one rank" in method.infeasible(PREFILL, Layout(sockets=2))
+
+
+def test_infeasible_reasons_name_what_is_missing():
+    method = METHODS["streaming"]
+    assert method.infeasible(PREFILL, Layout(sockets=2, threads=3), 2**30) is None
+    assert "bf16" in method.infeasible(replace(PREFILL, dtype="bf16"), Layout())
+    assert "one thread" in replace(method, threads=False).infeasible(PREFILL, Layout(threads=2))
+    absent = replace(method, requires=("no_such_module",))
+    assert absent.available() == absent.infeasible(PREFILL, Layout()) == "no_such_module is not installed"
+
+
+def test_scores_that_do_not_fit_are_infeasible_and_streaming_is_not():
+    workload = Workload("prefill", queries=65536, keys=65536)
+    for name in ("naive", "gemm"):
+        assert "16 of it workspace" in METHODS[name].infeasible(workload, Layout(), 16 * 2**30)
+        assert METHODS[name].infeasible(workload, Layout(), 20 * 2**30) is None
+    assert METHODS["streaming"].infeasible(workload, Layout(), 2**30) is None
+
+
+def test_memory_counts_every_rank_of_a_node():
+    workload = Workload("query", heads=8, kv_heads=8, queries=4096, keys=8, head_dim=128)
+    one = models.tensor_bytes(workload) + METHODS["streaming"].workspace_bytes(workload, Layout())
+    assert METHODS["streaming"].infeasible(workload, Layout(ranks_per_socket=1), 3 * one) is None
+    assert "GiB a node" in METHODS["streaming"].infeasible(workload, Layout(ranks_per_socket=4), 3 * one)
+    assert METHODS["streaming"].infeasible(workload, Layout(nodes=4), 3 * one) is None
+
+
+def test_torch_refuses_what_it_has_no_result_for():
+    method = replace(METHODS["torch_sdpa"], requires=())
+    assert "queries > keys" in method.infeasible(Workload("x", queries=5, keys=3, causal=True), Layout())
+    assert method.infeasible(Workload("x", queries=3, keys=5, causal=True), Layout()) is None
+
+
+def test_find_method():
+    assert find_method("naive") is METHODS["naive"]
+    with pytest.raises(UnknownMethod, match="'x'"):
+        find_method("x")
+
+
+def test_importing_the_registry_loads_nothing_heavy():
+    script = "import json, sys, streaming_attention.registry; print(json.dumps(sorted(sys.modules)))"
+    loaded = json.loads(subprocess.run([sys.executable, "-c", script], capture_output=True, check=True).stdout)
+    assert not {"numpy", "numba", "pandas", "mpi4py", "torch"} & set(loaded)
+
+
+def test_only_distributed_knows_mpi():
+    users = {
+        path.relative_to(sources.ROOT).parts[0]
+        for path in Path(sources.ROOT).rglob("*.py")
+        if any(line.split()[:2] == ["from", "mpi4py"] for line in path.read_text().splitlines())
+    }
+    assert users <= {"distributed"}
