@@ -2,7 +2,6 @@
 
 import functools
 import json
-import math
 import os
 import re
 import sys
@@ -22,6 +21,7 @@ from streaming_attention.campaign.config import ConfigError, load_config
 from streaming_attention.campaign.figures import FIGURES
 from streaming_attention.campaign.plan import make_plan
 from streaming_attention.campaign.point import spec as point_spec
+from streaming_attention.campaign.sizing import job_size
 from streaming_attention.campaign.tables import TABLES
 from streaming_attention.machine.layout import Layout
 from streaming_attention.models import tensor_bytes
@@ -64,9 +64,6 @@ SECONDS = {row.id: row.predicted_seconds for row in PLAN.rows}
 
 LAUNCHER = "mpiexec -n {ranks}"
 """What starts several ranks; a profile says otherwise with set-resources: launcher."""
-
-START_UP_MB, RANK_MB = 1000, 400
-"""Memory of a job before any tensor: Snakemake's two processes and the supervisor; Python, NumPy and Numba of a rank."""
 
 
 wildcard_constraints:
@@ -131,21 +128,14 @@ def gate_spec(wildcards):
 
 
 def job_resources(layout_of, seconds_of=lambda wildcards: 150, bytes_of=lambda wildcards: 0):
-    """Resources of a rule that starts ranks, as functions of its wildcards.
+    """Resources of a rule that starts ranks, each as a function of its wildcards."""
 
-    SLURM gets ranks as tasks and threads as cores of a task, on whole nodes. ``mpi`` is set for every such rule, empty
-    for one rank: then the job is not wrapped in a step of its own, inside which the ranks' own srun would wait for ever.
-    ``limit`` (seconds) is the supervisor's, which can say what it ended; ``runtime`` (minutes) is SLURM's, a little later.
-    """
-    limit = lambda wildcards: 300 + math.ceil(4 * seconds_of(wildcards))
-    return {
-        "mpi": lambda wildcards: "srun" if layout_of(wildcards).ranks > 1 else "",
-        "nodes": lambda wildcards: layout_of(wildcards).nodes,
-        "tasks": lambda wildcards: layout_of(wildcards).ranks,
-        "cpus_per_task": lambda wildcards: layout_of(wildcards).threads,
-        "slurm_extra": lambda wildcards: f"--exclusive --ntasks-per-node={layout_of(wildcards).ranks_per_node}",
-        "mem_mb": lambda wildcards: START_UP_MB
-        + layout_of(wildcards).ranks_per_node * (RANK_MB + bytes_of(wildcards) // 2**20),
-        "limit": limit,
-        "runtime": lambda wildcards: 5 + limit(wildcards) // 60,
-    }
+    @functools.cache
+    def size(layout, seconds, rank_bytes):
+        return job_size(layout, CAMPAIGN.machine, seconds, rank_bytes)
+
+    def resource(name):
+        return lambda wildcards: size(layout_of(wildcards), seconds_of(wildcards), bytes_of(wildcards))[name]
+
+    names = ("mpi", "nodes", "tasks", "cpus_per_task", "mem_mb", "limit", "runtime", "slurm_extra")
+    return {name: resource(name) for name in names}

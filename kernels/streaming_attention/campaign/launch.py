@@ -43,8 +43,8 @@ def run_job(command: str, job: dict, launcher: str = MPIEXEC, limit: float | Non
     job : dict
         Its description; ``layout``, ``output`` and ``log`` are read here.
     launcher : str
-        Command line that starts the ranks; ``{nodes} {ranks} {ranks_per_node} {threads}`` are filled in. A single rank
-        starts without it, unless it is ``srun``, which also binds.
+        Command line that starts the ranks; ``{nodes} {ranks} {ranks_per_node} {ranks_per_socket} {threads}
+        {distribution}`` are filled in. A single rank starts without it, unless it is ``srun``, which also binds.
     limit : float, optional
         Seconds after which the job is ended.
 
@@ -80,7 +80,9 @@ def command_line(command: str, job_file: str, layout: Layout, launcher: str) -> 
         "nodes": layout.nodes,
         "ranks": layout.ranks,
         "ranks_per_node": layout.ranks_per_node,
+        "ranks_per_socket": layout.ranks_per_socket,
         "threads": layout.threads,
+        "distribution": "cyclic" if layout.sockets > 1 else "block",
     }
     return [_program(words[0]), *(word.format(**counts) for word in words[1:]), *worker]
 
