@@ -2,7 +2,7 @@
 
 ``plan`` shows what a config would measure. ``measure``, ``ceilings``, ``gate`` and ``compile`` run one job under a
 supervisor; the workflow calls them, and each record names the command that repeats it without the workflow.
-``aggregate``, ``draw``, ``table``, ``compare``, ``trace`` and ``verify`` turn records into the report.
+``compare`` joins two tables of measurements, ``verify`` walks a campaign's figures back to their records.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_plan(commands)
     for name, summary in _JOB_SUMMARIES.items():
         _add_job(commands, name, summary)
+    _add_compare(commands)
+    _add_verify(commands)
     return parser
 
 
@@ -95,3 +97,33 @@ def _run_job(options) -> None:
             from streaming_attention.campaign.describe import summarise
 
             print(summarise(record))
+
+
+def _add_compare(commands) -> None:
+    command = commands.add_parser("compare", help="judge one campaign against another, point by point")
+    command.add_argument("base", type=Path, help="tables/measurements.csv of the one")
+    command.add_argument("other", type=Path, help="tables/measurements.csv of the other")
+    command.add_argument("--output", type=Path, default=Path("comparison"), help="files OUTPUT.csv, .html and .svg")
+    command.set_defaults(run=_compare)
+
+
+def _compare(options) -> None:
+    from streaming_attention.campaign.compare import compare, read_measurements, write_comparison
+
+    comparison = compare(read_measurements(options.base), read_measurements(options.other))
+    write_comparison(comparison, *(options.output.with_suffix(kind) for kind in (".csv", ".html", ".svg")))
+    print(comparison.rows["verdict"].value_counts().to_string())
+
+
+def _add_verify(commands) -> None:
+    command = commands.add_parser("verify", help="walk every figure of a campaign back to its records and logs")
+    command.add_argument("campaign", type=Path, help="its folder, results/NAME")
+    command.set_defaults(run=_verify)
+
+
+def _verify(options) -> int:
+    from streaming_attention.campaign.provenance import verify
+
+    problems = verify(options.campaign)
+    print("\n".join(problems or ["every figure leads back to its records and logs"]))
+    return int(bool(problems))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
+from streaming_attention.machine.topology import siblings_last
+
 
 class BindingError(RuntimeError):
     """The cores a layout asks for are not there, or ranks share a core."""
@@ -32,7 +34,8 @@ def share_of_rank(
     Parameters
     ----------
     sockets : sequence
-        ``sockets[socket][core]`` are the CPUs of one core, as :func:`streaming_attention.machine.topology.socket_cores`.
+        ``sockets[socket][core]`` are the CPUs of one core, see
+        :func:`streaming_attention.machine.topology.socket_cores`.
     sockets_in_use, ranks_per_socket, threads : int
         The layout's numbers.
     local_rank : int
@@ -51,15 +54,13 @@ def share_of_rank(
         raise BindingError(f"local rank {local_rank} on a node that holds {allowed} ranks in this layout")
     each = len(sockets[socket]) // ranks_per_socket
     cores = sockets[socket][position * each : (position + 1) * each]
-    cpus = [
-        core[sibling] for sibling in range(max(map(len, cores), default=0)) for core in cores if sibling < len(core)
-    ]
+    cpus = siblings_last(cores)
     if threads > len(cpus):
         raise BindingError(
-            f"layout asks for {ranks_per_socket} ranks x {threads} threads on a socket of {len(sockets[socket])} cores: "
-            f"the share of a rank is {len(cpus)} CPUs"
+            f"layout asks for {ranks_per_socket} ranks x {threads} threads on a socket of {len(sockets[socket])} "
+            f"cores: the share of a rank is {len(cpus)} CPUs"
         )
-    return cpus[:threads]
+    return list(cpus[:threads])
 
 
 def bind(cpus: Sequence[int]) -> None:

@@ -7,7 +7,7 @@ are what a rank is bound with.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -171,18 +171,11 @@ def socket_cores(
     return tuple(tuple(map(tuple, sockets[socket].values())) for socket in sorted(sockets))
 
 
-def socket_cpus(root: str | os.PathLike = "/", allowed: Iterable[int] | None = None) -> tuple[tuple[int, ...], ...]:
-    """Allowed CPUs of each socket: one of every physical core first, their SMT siblings after them.
-
-    Raises
-    ------
-    TopologyError
-        No CPU is online and allowed.
-    """
-    return tuple(
-        tuple(core[thread] for thread in range(max(map(len, cores))) for core in cores if thread < len(core))
-        for cores in socket_cores(root, allowed)
-    )
+def siblings_last(cores: Iterable[Sequence[int]]) -> tuple[int, ...]:
+    """CPUs of some cores: one of each core first, their SMT siblings after them."""
+    cores = tuple(cores)
+    most = max(map(len, cores), default=0)
+    return tuple(core[thread] for thread in range(most) for core in cores if thread < len(core))
 
 
 def socket_of(cpus: Iterable[int], root: str | os.PathLike = "/") -> int | None:

@@ -84,7 +84,7 @@ def test_server_with_smt_and_numa(server):
 
 
 def test_cpus_of_a_socket_begin_with_one_of_each_core(server):
-    first, second = topology.socket_cpus(server)
+    first, second = map(topology.siblings_last, topology.socket_cores(server))
     assert first == (*range(26), *range(52, 78))
     assert second == (*range(26, 52), *range(78, 104))
     assert topology.socket_cores(server)[1][0] == (26, 78)
@@ -129,7 +129,7 @@ def test_bare_container_with_cpuinfo_alone(tmp_path):
 
 def test_a_cpu_that_is_offline_does_not_count(desktop):
     write(desktop / CPUS / "online", "1")
-    assert topology.socket_cpus(desktop) == ((1,),)
+    assert topology.socket_cores(desktop) == (((1,),),)
 
 
 @pytest.mark.parametrize(
@@ -213,8 +213,8 @@ def test_detected_machine_fits_the_allowed_cpus(tmp_path_factory, drawn):
     root = emulate(tmp_path_factory.mktemp("root"), sockets=sockets, cores=cores, smt=smt)
     allowed = data.draw(st.sets(st.integers(0, sockets * cores * smt - 1), min_size=1))
     machine = topology.detect(root, allowed)
-    found = topology.socket_cpus(root, allowed)
-    assert sorted(cpu for socket in found for cpu in socket) == sorted(allowed)
+    found = topology.socket_cores(root, allowed)
+    assert sorted(cpu for socket in found for core in socket for cpu in core) == sorted(allowed)
     assert machine.cores * machine.threads_per_core <= len(allowed)
     big_enough = [socket for socket in topology.socket_cores(root, allowed) if len(socket) >= machine.cores_per_socket]
     assert len(big_enough) >= machine.sockets_per_node
