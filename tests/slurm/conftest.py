@@ -1,6 +1,7 @@
 """Clusters for the tests of this folder; where they can't be started the tests are skipped, except in CI."""
 
 import pytest
+from campaigns import ClusterProject, config
 from rig import Rig, missing
 
 
@@ -22,3 +23,25 @@ def _cluster(**shape):
         pytest.skip(f"no SLURM cluster for tests here: {reason}")
     with Rig(**shape) as rig:
         yield rig
+
+
+@pytest.fixture(scope="session")
+def judged(cluster, tmp_path_factory):
+    """A campaign of one point whose method is compiled and has passed the gate; the point is left to be measured."""
+    project = ClusterProject.create(tmp_path_factory.mktemp("judged"), config(ranks={"layout": {"ranks": [1, 2], "threads": 1}}))
+    project.rig = cluster
+    project.snakemake("--until", "validate_method")
+    return project
+
+
+@pytest.fixture
+def project(judged, tmp_path, cluster):
+    """A copy of that campaign; whatever a test leaves in the queue is cancelled, and all nodes come back."""
+    copy = judged.copy(tmp_path)
+    copy.rig = cluster
+    yield copy
+    cluster.run("scancel", "--user=root")
+    for name, state in cluster.states().items():
+        if state.startswith("down"):
+            cluster.power_on(name)
+    cluster.wait(lambda: cluster.states() == dict.fromkeys(cluster.names, "idle"), "all nodes idle")
