@@ -24,7 +24,7 @@ def attention(q, k, v, *, causal=False, scale=None, method="streaming", threads=
     q : ndarray, (batch, heads, queries, head_dim), float32
     k, v : ndarray, (batch, kv_heads, keys, head_dim), float32
         ``heads`` is a multiple of ``kv_heads``: query head h uses K/V head h // (heads // kv_heads), without a copy.
-        Any strides are taken; an array that isn't C-contiguous is copied first.
+        Any strides are taken; an array that isn't C-contiguous and aligned is copied first.
     causal : bool
         Query i sees the keys j <= i + keys - queries (bottom-right aligned, so that a query over a cache sees it all).
     scale : float, optional
@@ -74,7 +74,8 @@ def attention(q, k, v, *, causal=False, scale=None, method="streaming", threads=
     reason = chosen.infeasible(workload, Layout(threads=threads))
     if reason:
         raise ValueError(f"method: {reason}")
-    inputs = Inputs(workload, *map(np.ascontiguousarray, (q, k, v)), 0, workload.keys, scale)
+    q, k, v = (np.require(array, requirements=("C_CONTIGUOUS", "ALIGNED")) for array in (q, k, v))
+    inputs = Inputs(workload, q, k, v, 0, workload.keys, scale)
     prepared = chosen.load()(inputs, threads, None, options)
     try:
         if return_lse and prepared.lse is None:

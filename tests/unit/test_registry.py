@@ -122,7 +122,13 @@ def test_one_rank_methods_refuse_more(name):
     assert "one rank" in method.infeasible(PREFILL, Layout(sockets=2))
 
 
+def test_ranks_need_mpi4py(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert "mpi4py, which is not installed" in METHODS["streaming"].infeasible(PREFILL, Layout(sockets=2))
+
+
 def test_infeasible_reasons_name_what_is_missing():
+    pytest.importorskip("mpi4py")
     method = METHODS["streaming"]
     assert method.infeasible(PREFILL, Layout(sockets=2, threads=3), 2**30) is None
     assert "bf16" in method.infeasible(replace(PREFILL, dtype="bf16"), Layout())
@@ -140,6 +146,7 @@ def test_scores_that_do_not_fit_are_infeasible_and_streaming_is_not():
 
 
 def test_memory_counts_every_rank_of_a_node():
+    pytest.importorskip("mpi4py")
     workload = Workload("query", heads=8, kv_heads=8, queries=4096, keys=8, head_dim=128)
     one = models.tensor_bytes(workload) + METHODS["streaming"].workspace_bytes(workload, Layout())
     assert METHODS["streaming"].infeasible(workload, Layout(ranks_per_socket=1), 3 * one) is None

@@ -19,8 +19,8 @@ from streaming_attention.inputs import Inputs
 from streaming_attention.parallel import check_threads, share_out
 from streaming_attention.prepared import COMPUTE, Prepared
 
-KEY_PIECE, COLUMN_PIECE = 1024, 16
-"""Keys and columns of a piece, where there are fewer rows than threads."""
+KEY_PIECE = 1024
+"""Keys of a piece, where there are fewer rows than threads."""
 
 
 def prepare(inputs: Inputs, threads: int, comm: None, options: Mapping) -> Prepared:
@@ -30,7 +30,7 @@ def prepare(inputs: Inputs, threads: int, comm: None, options: Mapping) -> Prepa
     scores = np.empty((workload.queries, workload.keys), inputs.q.dtype)
     out, lse = np.empty_like(inputs.q), np.empty(inputs.q.shape[:3], inputs.q.dtype)
     by_rows = workload.queries >= threads
-    pieces = (max(1, workload.keys), workload.head_dim) if by_rows else (KEY_PIECE, COLUMN_PIECE)
+    pieces = (max(1, workload.keys), workload.head_dim) if by_rows else (KEY_PIECE, -(-workload.head_dim // threads))
     group, causal = workload.heads // workload.kv_heads, workload.causal
 
     def compute():

@@ -9,7 +9,7 @@ import functools
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -148,9 +148,9 @@ def aggregate(records: Iterable[dict]) -> Tables:
         for kind in ("attention", "ceilings")
     )
     return Tables(
-        _frame([row for record in attention for row in _measurement_rows(record)], MEASUREMENTS),
-        _frame([_summary_row(record, entry) for record in attention for entry in record["methods"]], SUMMARY),
-        _frame([_ceiling_row(record, entry) for record in ceilings for entry in record["ceilings"]], CEILINGS),
+        frame_of([row for record in attention for row in _measurement_rows(record)], MEASUREMENTS),
+        frame_of([_summary_row(record, entry) for record in attention for entry in record["methods"]], SUMMARY),
+        frame_of([_ceiling_row(record, entry) for record in ceilings for entry in record["ceilings"]], CEILINGS),
     )
 
 
@@ -184,17 +184,19 @@ def read_csv(path: str | os.PathLike, schema: dict[str, str]) -> pd.DataFrame:
         The file lacks a column of the schema.
     """
     blank = {name: [""] for name, kind in schema.items() if kind != "str"}
-    frame = pd.read_csv(path, dtype=schema, keep_default_na=False, na_values=blank, float_precision="round_trip")
+    frame = pd.read_csv(path, dtype=schema, keep_default_na=False, na_values=blank)
     missing = [name for name in schema if name not in frame.columns]
     if missing:
         raise ValueError(f"{path}: missing columns {', '.join(missing)}")
     return frame
 
 
-def _frame(rows: list[dict], schema: dict[str, str]) -> pd.DataFrame:
-    frame = pd.DataFrame(rows, columns=list(schema))
+def frame_of(rows: Iterable[dict], schema: Mapping[str, str]) -> pd.DataFrame:
+    """Rows as a table with the given columns and types; what a row doesn't state stays empty."""
+    frame = pd.DataFrame(list(rows), columns=list(schema), dtype=object)
     text = [name for name, kind in schema.items() if kind == "str"]
-    return frame.fillna(dict.fromkeys(text, "")).astype(schema)
+    frame[text] = frame[text].where(frame[text].notna(), "")
+    return frame.astype(dict(schema))
 
 
 def _order(record: dict) -> tuple:

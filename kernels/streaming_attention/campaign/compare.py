@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from streaming_attention.campaign import html
-from streaming_attention.campaign.aggregate import LAYOUT, MEASUREMENTS, WORKLOAD, read_csv, write_csv
+from streaming_attention.campaign.aggregate import LAYOUT, MEASUREMENTS, WORKLOAD, frame_of, read_csv, write_csv
 from streaming_attention.campaign.figures import style
 from streaming_attention.campaign.figures.layouts import name_layout
 from streaming_attention.campaign.files import write_atomically
@@ -106,9 +106,8 @@ def compare(
     sides = [dict(list(frame.groupby(_KEY))) for frame in (base, other)]
     keys = sorted(set(sides[0]) | set(sides[1]), key=str)
     rows = [_row(key, [side.get(key) for side in sides], tolerance, confidence) for key in keys]
-    frame = pd.DataFrame(rows, columns=list(COMPARISON)).fillna({"base_records": "", "other_records": ""})
     names = names or (_campaign(base, "base"), _campaign(other, "other"))
-    return Comparison(frame.astype(COMPARISON), *names, describe_machines(base, other), tolerance)
+    return Comparison(frame_of(rows, COMPARISON), *names, describe_machines(base, other), tolerance)
 
 
 def judge(ratio: Interval, tolerance: float = TOLERANCE) -> str:

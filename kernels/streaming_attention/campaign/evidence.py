@@ -14,6 +14,8 @@ from streaming_attention.campaign.folder import Folder
 from streaming_attention.campaign.record import RecordError, load_record
 from streaming_attention.machine.layout import Layout
 
+PARTS = {"figures", "tables", "records"}
+"""What a written provenance consists of."""
 _ROW_KEY = {
     "measurements": ["record", "label", "sample"],
     "summary": ["record", "label"],
@@ -56,10 +58,13 @@ class Evidence:
     def load_trace(self, path: Path) -> dict | None:
         """The written provenance, or None with a complaint."""
         try:
-            return json.loads(path.read_text())
+            written = json.loads(path.read_text())
+            if not isinstance(written, dict) or not set(written) >= PARTS:
+                raise ValueError(f"it lacks {', '.join(sorted(PARTS))}")
         except (OSError, ValueError) as error:
             self.problems.append(f"{path.name}: can't be read ({error})")
             return None
+        return written
 
     @functools.cached_property
     def tables(self) -> Tables:

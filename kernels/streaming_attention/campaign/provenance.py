@@ -46,7 +46,6 @@ def trace(campaign: str | os.PathLike) -> dict:
         "published": published.digest(),
         "figures": {name: _figure(folder, name) for name in FIGURES},
         "tables": {folder.name(path): sha256_of(path) for path in folder.files("tables/*")},
-        "gates": {folder.name(path): load_record(path)["digest"] for path in folder.files("gate/*.json")},
         "records": {folder.name(path): _record(folder, record) for path, record in records.items()},
     }
 
@@ -70,10 +69,10 @@ def verify(campaign: str | os.PathLike) -> list[str]:
         return evidence.problems
     return [
         *evidence.problems,
-        *_check_records(folder, evidence, written.get("records", {})),
+        *_check_records(folder, evidence, written["records"]),
         *_check_gates(folder, evidence),
-        *_check_tables(folder, evidence, written.get("tables", {})),
-        *_check_figures(folder, evidence, written.get("figures", {})),
+        *_check_tables(folder, evidence, written["tables"]),
+        *_check_figures(folder, evidence, written["figures"]),
     ]
 
 

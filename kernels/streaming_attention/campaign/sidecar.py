@@ -12,7 +12,7 @@ from streaming_attention.campaign import published
 from streaming_attention.campaign.aggregate import LAYOUT, METHOD, WORKLOAD, read_csv
 from streaming_attention.campaign.evidence import Evidence
 from streaming_attention.campaign.figures.data import SIDECAR
-from streaming_attention.campaign.figures.quantities import QUANTITIES, evaluate, known
+from streaming_attention.campaign.figures.quantities import QUANTITIES, evaluate, known, state
 
 PRECISION = 1e-9
 """Relative difference up to which two numbers are the same: they follow from the same samples by the same steps."""
@@ -116,18 +116,16 @@ def _check_value(row: dict, evidence: Evidence) -> Iterator[str]:
     if not known(row["value"]):
         return
     try:
-        computed = evaluate(evidence.tables, row)._asdict()
+        expected = state(row, evaluate(evidence.tables, row))
     except (KeyError, ValueError, TypeError) as error:
         yield f"the value can't be computed again ({error})"
         return
-    bounded = known(computed["low"]) and known(computed["high"])
-    bounds = {name: computed[name] if bounded else math.nan for name in ("low", "high")}
-    for column, value in {"value": computed["median"], **bounds}.items():
+    for column, value in expected.items():
         if not _same(row[column], value):
             yield f"{column} {row[column]} differs from {value}, which follows from record {row['record'] or 'model'}"
 
 
-def _same(one: float, other: float) -> bool:
+def _same(one: float, other: float | None) -> bool:
     if pd.isna(one) or pd.isna(other):
         return pd.isna(one) and pd.isna(other)
     return math.isclose(one, other, rel_tol=PRECISION, abs_tol=0.0)

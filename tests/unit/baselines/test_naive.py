@@ -12,9 +12,7 @@ from streaming_attention.workload import Workload
     "queries, kernel", [(1, "naive, pieces of rows"), (2, "naive, pieces of rows"), (3, "naive, rows")]
 )
 def test_few_queries_are_cut_into_pieces(queries, kernel):
-    workload = Workload(
-        "x", queries=queries, keys=2 * naive.KEY_PIECE + 5, head_dim=naive.COLUMN_PIECE + 3, causal=True
-    )
+    workload = Workload("x", queries=queries, keys=2 * naive.KEY_PIECE + 5, head_dim=19, causal=True)
     inputs = make_inputs(workload, 1)
     prepared = naive.prepare(inputs, 3, None, {})
     assert prepared.kernel == kernel

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import csv
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 
+from streaming_attention.campaign.plan import Row
 from streaming_attention.campaign.record import seal, write_record
 from streaming_attention.machine.layout import Layout
 from streaming_attention.workload import Workload
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 PROTOCOL = {"warmup": 2, "min_samples": 9, "max_samples": 40, "confidence": 0.95, "seed": 1, "cache": "hot"}
+FOLDERS = {"attention": "records", "ceilings": "ceilings", "gate": "gate", "environment": "."}
+"""Where records of a kind lie in a campaign's folder."""
 GIGAFLOPS = {"naive": 1.4, "gemm": 60.0, "streaming": 14.0, "torch_sdpa": 85.0}
 """Made-up speed of one thread."""
 
@@ -137,9 +142,34 @@ def gate(method: str, mode: str = "threads", status: str = "passed", campaign: s
     )
 
 
+def environment(campaign: str = "workstation") -> dict:
+    """A sealed environment record."""
+    return seal(
+        {
+            **_head("environment", "environment", campaign, Layout(), "probe_environment"),
+            "layout": Layout(binding="none").as_dict(),
+            "machine": {
+                "cores_per_socket": 2,
+                "memory_gib": 23.4,
+                "nodes": 1,
+                "caches": [
+                    {
+                        "level": 1,
+                        "kind": "data",
+                        "size_bytes": 49152,
+                        "line_bytes": 64,
+                        "shared_by": 1,
+                        "instances": 2,
+                    }
+                ],
+            },
+        }
+    )
+
+
 def small_campaign() -> list[dict]:
-    """Three points of two repeats on one core and two, one infeasible method, one incorrect one."""
-    return workstation(keys=(1024, 65536), repeats=2)
+    """Two workloads on three layouts, two repeats; over ranks all methods but one are infeasible, one times out."""
+    return workstation(keys=(1024, 4096, 65536), repeats=2)
 
 
 def workstation(keys=(1024, 4096, 16384, 65536), repeats: int = 3) -> list[dict]:
@@ -148,9 +178,7 @@ def workstation(keys=(1024, 4096, 16384, 65536), repeats: int = 3) -> list[dict]
     records = [ceilings(layout) for layout in layouts]
     for layout in layouts:
         for length in keys:
-            for workload in (query(length), prefill(min(length, 8192))):
-                if workload.name == "prefill" and length > 8192:
-                    continue
+            for workload in (query(length), prefill(length))[: 1 + (length <= 8192)]:
                 for repeat in range(repeats):
                     methods = _default_methods(workload, layout, repeat)
                     records.append(attention(workload, layout, methods, repeat))
@@ -175,10 +203,24 @@ def published_experiment(repeats: int = 1) -> list[dict]:
     return records
 
 
+def plan_of(records: list[dict], unfinished: list[dict] = ()) -> list[dict[str, str]]:
+    """Rows of the plan.csv that the records follow, and points that have no record."""
+    points = [record for record in [*records, *unfinished] if record["kind"] == "attention"]
+    return [_plan_row(record) for record in points]
+
+
+def write_plan(path: Path, rows: list[dict[str, str]]) -> None:
+    """Write plan.csv with the columns of the real one."""
+    with path.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, [column.name for column in fields(Row)], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
 def write_campaign(folder: Path, records: list[dict]) -> Path:
-    """Lay records, their logs and the gates of their methods out as a campaign folder does."""
+    """Lay records and their logs out as a campaign folder does."""
     for record in records:
-        directory = folder / {"attention": "records", "ceilings": "ceilings", "gate": "gate"}[record["kind"]]
+        directory = folder / FOLDERS[record["kind"]]
         stem = record["id"].removeprefix("ceilings-") if record["kind"] == "ceilings" else record["id"]
         write_record(directory / f"{stem}.json", record)
         log = folder / Path(*Path(record["log"]).parts[2:])
@@ -207,7 +249,7 @@ def _default_methods(workload: Workload, layout: Layout, repeat: int) -> list[di
         status, reason = "passed", None
         if layout.ranks > 1 and method != "streaming":
             status, reason = "infeasible", f"{method} runs in one process, the layout has {layout.ranks} ranks"
-        elif method == "naive" and workload.name == "prefill" and workload.keys > 4096:
+        elif method == "naive" and workload.name == "prefill" and workload.keys >= 4096:
             status, reason = "timeout", "no 3 samples within 20 s"
         one = entry(method, workload, layout, options=options, status=status, reason=reason, rng=rng)
         one["samples"] = [drift * value for value in one["samples"]]
@@ -272,8 +314,27 @@ def _ceiling(name: str, unit: str, rate: float, rng: np.random.Generator) -> dic
     }
 
 
+def _plan_row(record: dict) -> dict[str, str]:
+    layout = Layout(**record["layout"])
+    workload = dict(record["workload"])
+    refused = [one for one in record["methods"] if one["status"] == "infeasible"]
+    row = {
+        "id": record["id"],
+        "status": "planned",
+        "workload": workload.pop("name"),
+        **workload,
+        **record["layout"],
+        "ranks": layout.ranks,
+        "repeat": record["repeat"],
+        "methods": "; ".join(one["label"] for one in record["methods"]),
+        "infeasible": "; ".join(one["label"] for one in refused),
+        "reasons": "; ".join(f"{one['label']}: {one['reason']}" for one in refused),
+    }
+    return {column.name: str(row.get(column.name, "")) for column in fields(Row)}
+
+
 def _head(kind: str, name: str, campaign: str, layout: Layout, rule: str) -> dict:
-    folder = {"attention": "records", "ceilings": "ceilings", "gate": "gate"}[kind]
+    folder = FOLDERS[kind]
     return {
         "schema": 1,
         "kind": kind,

@@ -68,3 +68,31 @@ def test_repeats_that_differ_widen_the_pooled_interval():
 def test_a_ratio_is_the_inverse_of_the_other_way_round(above, below):
     ratio = statistics.ratio_interval(above, below).median
     assert ratio * statistics.ratio_interval(below, above).median == pytest.approx(1.0)
+
+
+def test_a_ratio_over_repeats_is_taken_inside_each_of_them():
+    """A machine that halves its speed between repeats changes both sides of each ratio, and none of the ratios."""
+    slow_and_fast = [([2.0, 2.02, 1.98], [1.0, 1.01, 0.99]), ([4.0, 4.04, 3.96], [2.0, 2.02, 1.98])]
+    inside = statistics.pooled_ratio_interval(slow_and_fast)
+    assert inside.median == pytest.approx(2.0)
+    assert inside.high - inside.low < 0.2
+    between = statistics.ratio_of_pools(*zip(*slow_and_fast, strict=True))
+    assert between.high - between.low > 5 * (inside.high - inside.low)
+
+
+def test_a_ratio_of_pools_is_the_ratio_of_their_medians():
+    ratio = statistics.ratio_of_pools([[2.0, 2.0], [4.0, 4.0], [3.0, 3.0]], [[1.0, 1.0], [1.0, 1.0]])
+    assert ratio.median == 3.0
+    assert ratio.low >= 2.0 and ratio.high <= 4.0
+
+
+def test_a_ratio_of_single_samples_has_an_unknown_interval():
+    assert statistics.pooled_ratio_interval([([3.0], [2.0])]) == (1.5, 0.0, np.inf)
+    assert statistics.ratio_of_pools([[3.0]], [[2.0, 2.0]]) == (1.5, 0.0, np.inf)
+
+
+def test_a_ratio_of_nothing_is_an_error():
+    with pytest.raises(ValueError, match="at least one repeat"):
+        statistics.pooled_ratio_interval([])
+    with pytest.raises(ValueError, match="at least one repeat"):
+        statistics.ratio_of_pools([[1.0]], [])

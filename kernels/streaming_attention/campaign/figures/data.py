@@ -14,8 +14,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from streaming_attention.campaign import published
-from streaming_attention.campaign.aggregate import LAYOUT, METHOD, WORKLOAD, Tables
-from streaming_attention.campaign.figures.quantities import QUANTITIES, evaluate, known
+from streaming_attention.campaign.aggregate import LAYOUT, METHOD, WORKLOAD, Tables, frame_of
+from streaming_attention.campaign.figures.quantities import QUANTITIES, evaluate, known, state
 from streaming_attention.campaign.statistics import CONFIDENCE
 from streaming_attention.registry import METHODS
 
@@ -255,16 +255,12 @@ def _estimated(tables: Tables, rows: pd.DataFrame, quantity: str, panel: str) ->
     joined = ("record", "record_digest", "reference_record", "reference_digest")
     row = rows.iloc[0].to_dict() | {name: " ".join(dict.fromkeys(rows[name])) for name in joined}
     row |= {"panel": panel, "quantity": quantity, "unit": QUANTITIES[quantity].unit}
-    value, low, high = evaluate(tables, row)
-    bounded = known(low) and known(high)
-    return row | {"value": value, "low": low if bounded else None, "high": high if bounded else None}
+    return row | state(row, evaluate(tables, row))
 
 
 def sidecar(rows: Iterable[dict]) -> pd.DataFrame:
     """Rows as a table with the columns and types of :data:`SIDECAR`; what a row doesn't state stays empty."""
-    frame = pd.DataFrame(list(rows), columns=list(SIDECAR))
-    text = [name for name, kind in SIDECAR.items() if kind == "str"]
-    return frame.fillna(dict.fromkeys(text, "")).astype(SIDECAR)
+    return frame_of(rows, SIDECAR)
 
 
 def stack(frames: Iterable[pd.DataFrame]) -> pd.DataFrame:

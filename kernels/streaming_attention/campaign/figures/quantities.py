@@ -57,6 +57,13 @@ def evaluate(tables: Tables, row: dict) -> Interval:
     return QUANTITIES[row["quantity"]].estimate(tables, row)
 
 
+def state(row: dict, interval: Interval) -> dict:
+    """``value, low, high`` as a row states them: no bounds where the interval is unknown or was not published."""
+    value, low, high = interval
+    bounded = known(low) and known(high) and row["source"] != "published"
+    return {"value": value, "low": low if bounded else None, "high": high if bounded else None}
+
+
 def _own(tables: Tables, row: dict) -> list[np.ndarray]:
     return [_samples(tables, record, row["label"]) for record in row["record"].split()]
 

@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 
 from streaming_attention.campaign import html
-from streaming_attention.campaign.aggregate import LAYOUT, WORKLOAD, Tables, read_tables
+from streaming_attention.campaign.aggregate import LAYOUT, WORKLOAD, Tables, frame_of, read_tables
 from streaming_attention.campaign.folder import Folder
 from streaming_attention.campaign.statistics import pooled_interval, pooled_ratio_interval
 from streaming_attention.campaign.tables import TABLES
-from streaming_attention.campaign.tables.common import Table, columns_of, frame_of
+from streaming_attention.campaign.tables.common import Table, columns_of
 
 CLASSES = ("one worker", "threads", "ranks", "ranks × threads")
 """How a layout reaches its workers."""

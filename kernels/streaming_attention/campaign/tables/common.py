@@ -1,8 +1,8 @@
-"""What the tables share: a table and its page, typed rows, columns without those that say nothing."""
+"""What the tables share: a table and its page, columns without those that say nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import pandas as pd
@@ -24,13 +24,6 @@ class Table:
 
     frame: pd.DataFrame
     page: str
-
-
-def frame_of(rows: Iterable[dict], schema: Mapping[str, str]) -> pd.DataFrame:
-    """Rows as a table with the given columns and types; what a row doesn't state stays empty."""
-    frame = pd.DataFrame(list(rows), columns=list(schema))
-    text = [name for name, kind in schema.items() if kind == "str"]
-    return frame.fillna(dict.fromkeys(text, "")).astype(dict(schema))
 
 
 def columns_of(frame: pd.DataFrame, names: Iterable[str]) -> dict[str, str]:

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 import pandas as pd
 
 from streaming_attention.campaign import html
-from streaming_attention.campaign.aggregate import read_tables
+from streaming_attention.campaign.aggregate import frame_of, read_tables
 from streaming_attention.campaign.folder import Folder
 from streaming_attention.campaign.record import load_record
 from streaming_attention.campaign.tables import TABLES
-from streaming_attention.campaign.tables.common import Table, frame_of
+from streaming_attention.campaign.tables.common import Table
 
 MACHINE = {"topic": "str", "item": "str", "value": "str"}
 EXPLANATION = "What the campaign ran on, seen from inside a job, and what each layout could do at best."

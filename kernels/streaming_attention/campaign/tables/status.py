@@ -7,10 +7,10 @@ from itertools import pairwise
 import pandas as pd
 
 from streaming_attention.campaign import html
-from streaming_attention.campaign.aggregate import LAYOUT, WORKLOAD, read_tables
+from streaming_attention.campaign.aggregate import LAYOUT, WORKLOAD, frame_of, read_tables
 from streaming_attention.campaign.folder import Folder, log_name
 from streaming_attention.campaign.tables import TABLES
-from streaming_attention.campaign.tables.common import Table, columns_of, frame_of
+from streaming_attention.campaign.tables.common import Table, columns_of
 
 STATUS = {
     "point": "str",
