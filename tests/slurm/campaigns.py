@@ -6,20 +6,22 @@ import subprocess
 import sys
 from pathlib import Path
 
-from project import Project
 from rig import Rig
 
+from project import Project
+
 IMPATIENT = {
-    "--slurm-init-seconds-before-status-checks": "3",  # the profile's 40 s cost nothing on a cluster, here they are all there is
+    "--slurm-init-seconds-before-status-checks": "3",
     "--seconds-between-status-checks": "2",
     "--latency-wait": "5",
 }
+"""A cluster is asked about its jobs more rarely; here that would be most of a test."""
 
 POINT = "results/rig/records/query-b1-h1x1-q1-k128-d32-full-fp32-{layout}-rep0.json"
 
 
 def config(nodes: int = 4, **sweeps) -> dict:
-    """A campaign of tiny points on nodes of two sockets with a core each; one point on one core unless sweeps are given."""
+    """Tiny points on nodes of two sockets with a core each; one point on one core unless sweeps are given."""
     one = {"workload": "query", "keys": 128, "layout": {"ranks": 1, "threads": 1}, "methods": ["streaming"]}
     return {
         "campaign": "rig",
@@ -36,10 +38,24 @@ class ClusterProject(Project):
 
     rig: Rig
 
+    @property
+    def environment(self) -> dict:
+        """Compiled code is shared by all nodes and copies: on a real cluster every node has its own."""
+        return super().environment | {"NUMBA_CACHE_DIR": str(self.rig.folder / "numba")}
+
     def command(self, *arguments: str) -> list[str]:
         profile = ["--profile", str(self.tree / "profiles/slurm"), "--nocolor"]
         hurry = [word for pair in IMPATIENT.items() for word in pair]
-        return [sys.executable, "-m", "snakemake", "--snakefile", str(self.tree / "Snakefile"), *profile, *hurry, *arguments]
+        return [
+            sys.executable,
+            "-m",
+            "snakemake",
+            "--snakefile",
+            str(self.tree / "Snakefile"),
+            *profile,
+            *hurry,
+            *arguments,
+        ]
 
     def start(self, *arguments: str, **options) -> subprocess.Popen:
         """Start Snakemake; its output goes to ``output``, whole or in part."""

@@ -28,7 +28,9 @@ def _cluster(**shape):
 @pytest.fixture(scope="session")
 def judged(cluster, tmp_path_factory):
     """A campaign of one point whose method is compiled and has passed the gate; the point is left to be measured."""
-    project = ClusterProject.create(tmp_path_factory.mktemp("judged"), config(ranks={"layout": {"ranks": [1, 2], "threads": 1}}))
+    project = ClusterProject.create(
+        tmp_path_factory.mktemp("judged"), config(ranks={"layout": {"ranks": [1, 2], "threads": 1}})
+    )
     project.rig = cluster
     project.snakemake("--until", "validate_method")
     return project

@@ -3,7 +3,8 @@
 The daemons (munge, slurmctld, a slurmd per node; slurmdbd and MariaDB for accounting) live in namespaces of their own:
 
 * network: the cluster's ports and the nodes' addresses 127.0.1.1, 127.0.1.2, ... exist only inside;
-* mount: its configuration is /etc/slurm there, where every SLURM command looks without being told;
+* mount: its configuration is /etc/slurm there, where every SLURM command looks without being told; every node has
+  temporary files of its own, all else is the shared file system;
 * hostname (UTS): every node has its own, and so is another host to MPI;
 * process ids: when the first process inside ends, the kernel ends all others. That process waits on a pipe which this
   one holds, so nothing outlives the tests, however they end.
@@ -118,6 +119,11 @@ class Rig:
         self.stop()
 
     @property
+    def local(self) -> Path:
+        """Folder for temporary files (TMPDIR), of which every node has its own."""
+        return self.folder / "local"
+
+    @property
     def names(self) -> list[str]:
         return [f"node{number}" for number in range(1, self.nodes + 1)]
 
@@ -201,7 +207,7 @@ class Rig:
         own = ("SLURM_", "PMI", "SNAKEMAKE")
         kept = {name: value for name, value in os.environ.items() if not name.startswith(own)}
         root = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1", "USER": "root"}
-        return {**kept, **root, "PATH": _PATH, **(extra or {})}
+        return {**kept, **root, "PATH": _PATH, "TMPDIR": str(self.local), **(extra or {})}
 
     # The state of the cluster
 
@@ -242,9 +248,9 @@ class Rig:
     def power_on(self, name: str) -> None:
         """Start a node; what ran on it before is gone."""
         self.power_off(name)
-        boot = f"hostname {name}; exec slurmd -D -N {name}"
+        boot = f"hostname {name}; mount -t tmpfs local {self.local}; exec slurmd -D -N {name}"
         log = open(self.folder / "log" / f"{name}.out", "ab")  # noqa: SIM115
-        self._slurmds[name] = self.popen(["unshare", "--uts", "sh", "-c", boot], stdout=log, stderr=log)
+        self._slurmds[name] = self.popen(["unshare", "--uts", "--mount", "sh", "-c", boot], stdout=log, stderr=log)
         log.close()
 
     def power_off(self, name: str) -> None:
@@ -271,7 +277,7 @@ class Rig:
     def _configure(self) -> None:
         _remove_abandoned()
         self.folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
-        for name in ("etc", "run", "log", "state", "spool", "tmp", *(f"tmp/{node}" for node in self.names)):
+        for name in ("etc", "run", "log", "state", "spool", "local", "tmp", *(f"tmp/{node}" for node in self.names)):
             (self.folder / name).mkdir()
         for path in (self.folder, *self.folder.rglob("*")):
             path.chmod(0o755)

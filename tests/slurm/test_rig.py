@@ -43,6 +43,13 @@ def test_ranks_are_bound_to_different_cpus(cluster):
     assert all(len(mask.split(",")) == 1 for mask in masks)
 
 
+def test_temporary_files_stay_on_their_node(cluster):
+    cluster.run("srun", "--nodelist=node1", "sh", "-c", "touch $TMPDIR/mine")
+    found = cluster.run("srun", "--nodes=4", "--label", "sh", "-c", "hostname; ls $TMPDIR").stdout
+    assert found.count("mine") == 1
+    assert not (cluster.local / "mine").exists()
+
+
 def test_configuration_is_found_without_variables(cluster):
     out = cluster.run("env", "-i", "/usr/bin/scontrol", "show", "config").stdout
     assert "ClusterName             = rig" in out

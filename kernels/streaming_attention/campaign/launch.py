@@ -62,7 +62,7 @@ def run_job(command: str, job: dict, launcher: str = MPIEXEC, limit: float | Non
     for path in (output, log):
         path.parent.mkdir(parents=True, exist_ok=True)
     output.unlink(missing_ok=True)
-    with tempfile.TemporaryDirectory(prefix="streaming-attention-") as scratch:
+    with tempfile.TemporaryDirectory(prefix=".job-", dir=log.parent) as scratch:  # every node has its own /tmp
         job_file = Path(scratch) / "job.json"
         job_file.write_text(json.dumps(job))
         arguments = command_line(command, str(job_file), Layout(**job["layout"]), launcher)

@@ -34,8 +34,8 @@ def job_size(layout: Layout, machine: Machine, seconds: float, rank_bytes: int =
     -------
     dict
         ``nodes``, ``tasks`` and ``cpus_per_task``: the layout. ``mpi``: ``srun`` for several ranks, empty for one;
-        set in both cases, since it keeps a job from being wrapped in a step, inside which the ranks' own srun would wait
-        for ever. ``mem_mb``: of a node. ``limit`` (seconds) is the supervisor's, ``runtime`` (minutes) SLURM's.
+        set in both cases, which keeps a job from being wrapped in a step: the ranks' own srun would wait inside for
+        ever. ``mem_mb``: of a node. ``limit`` (seconds) is the supervisor's, ``runtime`` (minutes) SLURM's.
         ``slurm_extra``: whole nodes, ranks spread evenly, and no second hardware thread of a core unless the layout
         has more threads than cores.
     """

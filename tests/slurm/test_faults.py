@@ -1,0 +1,179 @@
+"""What clusters do to a campaign: every fault ends with a message that says what happened and without a record, and the
+same call, once the fault is gone, measures what is missing."""
+
+import shlex
+import signal
+import time
+from pathlib import Path
+
+from campaigns import POINT
+
+from streaming_attention.campaign.record import load_record
+
+ONE, TWO = POINT.format(layout="n1s1r1t1"), POINT.format(layout="n1s2r1t1")
+SLURM_COMMANDS = ("sacct", "sacctmgr", "sbatch", "scancel", "scontrol", "sinfo", "squeue", "srun")
+SLOW = "bash -c 'sleep 600' {ranks}"
+
+
+def launched_by(words: str) -> list[str]:
+    return ["--set-resources", f"measure_attention:launcher={shlex.quote(words)}"]
+
+
+def fails(project, target: str, *arguments: str, **options) -> str:
+    """What Snakemake says of a point that can't be measured."""
+    done = project.snakemake(*arguments, "--", target, check=False, **options)
+    assert done.returncode != 0
+    assert not (project.work / target).exists(), "a false record"
+    return done.stdout
+
+
+def completes(project, target: str) -> dict:
+    """The record that the next call, without any fault, leaves behind; its queue is empty then."""
+    project.snakemake("--", target)
+    assert project.rig.jobs() == {}
+    record = load_record(project.work / target)
+    assert [entry["status"] for entry in record["methods"]] == ["passed"]
+    return record
+
+
+def wait_for_job(project) -> str:
+    """The id of the first job that runs."""
+    running = lambda: [job for job, state in project.rig.jobs().items() if state.startswith("RUNNING")]  # noqa: E731
+    project.rig.wait(running, "running job")
+    time.sleep(3)  # until Snakemake has started the point inside
+    return running()[0]
+
+
+def said(project, process, seconds: float = 200) -> str:
+    """The output of a Snakemake process that ends by itself, and not well."""
+    assert process.wait(seconds) != 0
+    return project.output.read_text()
+
+
+def test_a_failing_job(project):
+    assert "exit code 3" in fails(project, TWO, *launched_by("bash -c 'exit 3' {ranks}"))
+    completes(project, TWO)
+
+
+def test_ranks_that_do_not_find_each_other(project):
+    text = fails(project, TWO, *launched_by("srun --mpi=none -n {ranks} -c {threads}"))
+    assert "the communicator has 1 ranks, the layout 2: does the launcher fit the MPI?" in text
+
+
+def test_an_unknown_kind_of_mpi(project):
+    text = fails(project, TWO, *launched_by("srun --mpi=nonsense -n {ranks}"))
+    assert "nonsense" in text
+    assert "srun: error" in text
+
+
+def test_a_job_over_the_time_that_was_predicted(project):
+    text = fails(project, TWO, "--set-resources", "measure_attention:limit=1")
+    assert "ended at its time limit of 1 s" in text
+
+
+def test_a_job_over_the_time_limit_of_slurm(project):
+    text = fails(project, TWO, *launched_by(SLOW), "--set-resources", "measure_attention:runtime=1")
+    assert "DUE TO TIME LIMIT" in text
+
+
+def test_a_job_over_its_memory(project):
+    hungry = "python3 -c 'import time; x = bytearray(900_000_000); time.sleep(60)' {ranks}"
+    text = fails(project, TWO, *launched_by(hungry), "--set-resources", "measure_attention:mem_mb=600")
+    assert "Exceeded job memory limit" in text
+
+
+def test_a_cancelled_job(project):
+    process = project.start(*launched_by(SLOW), "--", TWO)
+    project.rig.run("scancel", wait_for_job(project))
+    text = said(project, process)
+    assert "SLURM status is: 'CANCELLED'" in text
+    assert not (project.work / TWO).exists()
+    completes(project, TWO)
+
+
+def test_a_node_that_goes_down(project):
+    process = project.start(*launched_by(SLOW), "--", TWO)
+    job = wait_for_job(project)
+    node = project.rig.run("squeue", "-h", "-j", job, "-o", "%B").stdout.strip()
+    project.rig.power_off(node)
+    text = said(project, process)
+    assert "SLURM status is: 'NODE_FAIL'" in text
+    assert not (project.work / TWO).exists()
+    record = completes(project, TWO)  # on another node
+    assert node not in {rank["host"] for rank in record["environment"]["ranks"]}
+
+
+def test_a_killed_controller(project):
+    process = project.start(*launched_by(SLOW), "--", TWO)
+    job = wait_for_job(project)
+    refused = project.rig.popen(
+        project.command("--", TWO), cwd=project.work, env=project.environment, stderr=-1, text=True
+    )
+    assert "another run is at work here" in refused.communicate(timeout=60)[1]
+    process.kill()
+    process.wait()
+    assert list(project.rig.jobs()) == [job], "the job outlives its controller"
+    record = completes(project, TWO)
+    assert f"cancelled jobs of an earlier run: {job}" in project.output.read_text()
+    assert record["environment"]["ranks"][0]["slurm_job_id"] != job
+
+
+def test_an_interrupted_controller_takes_its_jobs_along(project):
+    process = project.start(*launched_by(SLOW), "--", TWO)
+    wait_for_job(project)
+    project.rig.signal(process, signal.SIGINT)
+    process.wait(100)
+    project.rig.wait(lambda: project.rig.jobs() == {}, "empty queue")
+    completes(project, TWO)
+
+
+def test_a_full_cluster_is_waited_for(project):
+    submit = ["sbatch", "--parsable", "--nodes=4", "--exclusive", "--output=/dev/null", "--wrap=sleep 600"]
+    other = project.rig.run(*submit).stdout.strip()
+    process = project.start("--", ONE)
+    project.rig.wait(lambda: len(project.rig.jobs()) == 2, "job in the queue")
+    assert sorted(state.split()[0] for state in project.rig.jobs().values()) == ["PENDING", "RUNNING"]
+    project.rig.run("scancel", other)
+    assert process.wait(200) == 0
+    load_record(project.work / ONE)
+
+
+def test_slurmctld_that_dies_and_comes_back(project):
+    process = project.start("--", TWO)
+    project.rig.wait(project.rig.jobs, "job in the queue")
+    time.sleep(6)  # SLURM saves its state every 5 s
+    project.rig.kill_controller()
+    project.rig.start_controller()
+    try:
+        process.wait(200)
+    finally:
+        process.kill()
+    completes(project, TWO)
+
+
+def test_an_unknown_partition(project):
+    text = fails(project, ONE, "--default-resources", "slurm_partition=nonsense")
+    assert "invalid partition specified: nonsense" in text
+
+
+def test_no_slurm_on_the_path(project, tmp_path):
+    commands = tmp_path / "bin"
+    commands.mkdir()
+    for folder in map(Path, ("/usr/bin", "/bin")):
+        for command in folder.iterdir():
+            if command.name not in SLURM_COMMANDS and not (commands / command.name).exists():
+                (commands / command.name).symlink_to(command)
+    text = fails(project, ONE, env=project.environment | {"PATH": str(commands)})
+    assert "squeue: not on the path; is this a login node of a SLURM cluster" in text
+
+
+def test_a_limit_on_jobs_in_the_queue(judged, accounted_cluster, tmp_path):
+    copy = judged.copy(tmp_path)
+    copy.rig = accounted_cluster
+    limit = ["sacctmgr", "-i", "modify", "user", "root", "set"]
+    accounted_cluster.run(*limit, "MaxSubmitJobs=0")
+    try:
+        assert "policy" in fails(copy, ONE)
+    finally:
+        accounted_cluster.run(*limit, "MaxSubmitJobs=-1")
+    completes(copy, ONE)
