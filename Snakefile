@@ -25,6 +25,7 @@ include: "workflow/rules/report.smk"
 
 
 onstart:
+    print(f"{CAMPAIGN.name}: {PLAN.totals()}", file=sys.stderr)
     take_over_cluster()
 
 

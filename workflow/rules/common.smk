@@ -24,6 +24,7 @@ from streaming_attention.campaign.point import spec as point_spec
 from streaming_attention.campaign.sizing import job_size
 from streaming_attention.campaign.tables import TABLES
 from streaming_attention.machine.layout import Layout
+from streaming_attention.machine.topology import Machine
 from streaming_attention.models import tensor_bytes
 from streaming_attention.registry import METHODS
 from streaming_attention.sources import sources_of as package_sources
@@ -49,18 +50,38 @@ def load_campaign():
     if len(files) > 1:
         sys.exit("--configfile: names several files, which are not merged; allowed: one file")
     try:
-        return load_config(os.path.relpath(files[0]), overrides=as_typed(dict(workflow.config_settings.config)))
+        campaign = load_config(
+            os.path.relpath(files[0]),
+            overrides=as_typed(dict(workflow.config_settings.config)),
+            machine=machine_of_controller(),
+        )
+        make_plan(campaign).check_budget()
+        return campaign
     except ConfigError as error:
         sys.exit(str(error))
 
 
+def machine_of_controller():
+    """In a job, the machine that its controller saw: a node, or the part of it that a job may use, looks different."""
+    text = os.environ.get("STREAMING_ATTENTION_MACHINE")
+    return Machine(**json.loads(text)) if text else None
+
+
 CAMPAIGN = load_campaign()
+os.environ["STREAMING_ATTENTION_MACHINE"] = json.dumps(CAMPAIGN.machine.as_config())
 PLAN = make_plan(CAMPAIGN)
 RESULTS = f"results/{CAMPAIGN.name}"
 PLAN_TABLE = f"{RESULTS}/plan.csv"
 POINTS = {point.id: point for point in CAMPAIGN.points}
 LAYOUTS = {layout.slug: layout for layout in CAMPAIGN.layouts}
 SECONDS = {row.id: row.predicted_seconds for row in PLAN.rows}
+
+PLACE = {
+    name: value
+    for name, value in (("slurm_partition", CAMPAIGN.partition), ("constraint", CAMPAIGN.constraint))
+    if value
+}
+"""Where jobs go, if the config says so: the profile's partition counts otherwise."""
 
 LAUNCHER = "mpiexec -n {ranks}"
 """What starts several ranks; a profile says otherwise with set-resources: launcher."""
@@ -138,4 +159,4 @@ def job_resources(layout_of, seconds_of=lambda wildcards: 150, bytes_of=lambda w
         return lambda wildcards: size(layout_of(wildcards), seconds_of(wildcards), bytes_of(wildcards))[name]
 
     names = ("mpi", "nodes", "tasks", "cpus_per_task", "mem_mb", "limit", "runtime", "slurm_extra")
-    return {name: resource(name) for name in names}
+    return {name: resource(name) for name in names} | PLACE
