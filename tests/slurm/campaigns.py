@@ -6,18 +6,28 @@ import subprocess
 import sys
 from pathlib import Path
 
+import yaml
 from rig import Rig
 
-from project import Project
+from project import ROOT, Project
 
 IMPATIENT = {
-    "--slurm-init-seconds-before-status-checks": "3",
-    "--seconds-between-status-checks": "2",
+    "--slurm-init-seconds-before-status-checks": "9",
+    "--seconds-between-status-checks": "9",
     "--latency-wait": "5",
 }
-"""A cluster is asked about its jobs more rarely; here that would be most of a test."""
+"""Waiting for the first look at a job would be most of a test."""
+
+PROFILE = yaml.safe_load((ROOT / "profiles/slurm/config.yaml").read_text())
+LAUNCHER = PROFILE["set-resources"]["measure_attention"]["launcher"]
 
 POINT = "results/rig/records/query-b1-h1x1-q1-k128-d32-full-fp32-{layout}-rep0.json"
+
+
+def resources(launcher: str = LAUNCHER.strip("'"), **others) -> list[str]:
+    """Words that change resources of points; a command line's set-resources replace all of the profile's."""
+    changes = {"launcher": repr(launcher)} | others
+    return ["--set-resources", *(f"measure_attention:{name}={value}" for name, value in changes.items())]
 
 
 def config(nodes: int = 4, **sweeps) -> dict:

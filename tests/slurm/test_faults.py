@@ -1,22 +1,17 @@
 """What clusters do to a campaign: every fault ends with a message that says what happened and without a record, and the
 same call, once the fault is gone, measures what is missing."""
 
-import shlex
 import signal
 import time
 from pathlib import Path
 
-from campaigns import POINT
+from campaigns import POINT, resources
 
 from streaming_attention.campaign.record import load_record
 
 ONE, TWO = POINT.format(layout="n1s1r1t1"), POINT.format(layout="n1s2r1t1")
 SLURM_COMMANDS = ("sacct", "sacctmgr", "sbatch", "scancel", "scontrol", "sinfo", "squeue", "srun")
 SLOW = "bash -c 'sleep 600' {ranks}"
-
-
-def launched_by(words: str) -> list[str]:
-    return ["--set-resources", f"measure_attention:launcher={shlex.quote(words)}"]
 
 
 def fails(project, target: str, *arguments: str, **options) -> str:
@@ -51,39 +46,39 @@ def said(project, process, seconds: float = 200) -> str:
 
 
 def test_a_failing_job(project):
-    assert "exit code 3" in fails(project, TWO, *launched_by("bash -c 'exit 3' {ranks}"))
+    assert "exit code 3" in fails(project, TWO, *resources("bash -c 'exit 3' {ranks}"))
     completes(project, TWO)
 
 
 def test_ranks_that_do_not_find_each_other(project):
-    text = fails(project, TWO, *launched_by("srun --mpi=none -n {ranks} -c {threads}"))
+    text = fails(project, TWO, *resources("srun --mpi=none -n {ranks} -c {threads}"))
     assert "the communicator has 1 ranks, the layout 2: does the launcher fit the MPI?" in text
 
 
 def test_an_unknown_kind_of_mpi(project):
-    text = fails(project, TWO, *launched_by("srun --mpi=nonsense -n {ranks}"))
+    text = fails(project, TWO, *resources("srun --mpi=nonsense -n {ranks}"))
     assert "nonsense" in text
     assert "srun: error" in text
 
 
 def test_a_job_over_the_time_that_was_predicted(project):
-    text = fails(project, TWO, "--set-resources", "measure_attention:limit=1")
+    text = fails(project, TWO, *resources(limit=1))
     assert "ended at its time limit of 1 s" in text
 
 
 def test_a_job_over_the_time_limit_of_slurm(project):
-    text = fails(project, TWO, *launched_by(SLOW), "--set-resources", "measure_attention:runtime=1")
+    text = fails(project, TWO, *resources(SLOW, runtime=1))
     assert "DUE TO TIME LIMIT" in text
 
 
 def test_a_job_over_its_memory(project):
     hungry = "python3 -c 'import time; x = bytearray(900_000_000); time.sleep(60)' {ranks}"
-    text = fails(project, TWO, *launched_by(hungry), "--set-resources", "measure_attention:mem_mb=600")
+    text = fails(project, TWO, *resources(hungry, mem_mb=600))
     assert "Exceeded job memory limit" in text
 
 
 def test_a_cancelled_job(project):
-    process = project.start(*launched_by(SLOW), "--", TWO)
+    process = project.start(*resources(SLOW), "--", TWO)
     project.rig.run("scancel", wait_for_job(project))
     text = said(project, process)
     assert "SLURM status is: 'CANCELLED'" in text
@@ -92,7 +87,7 @@ def test_a_cancelled_job(project):
 
 
 def test_a_node_that_goes_down(project):
-    process = project.start(*launched_by(SLOW), "--", TWO)
+    process = project.start(*resources(SLOW), "--", TWO)
     job = wait_for_job(project)
     node = project.rig.run("squeue", "-h", "-j", job, "-o", "%B").stdout.strip()
     project.rig.power_off(node)
@@ -104,7 +99,7 @@ def test_a_node_that_goes_down(project):
 
 
 def test_a_killed_controller(project):
-    process = project.start(*launched_by(SLOW), "--", TWO)
+    process = project.start(*resources(SLOW), "--", TWO)
     job = wait_for_job(project)
     refused = project.rig.popen(
         project.command("--", TWO), cwd=project.work, env=project.environment, stderr=-1, text=True
@@ -119,7 +114,7 @@ def test_a_killed_controller(project):
 
 
 def test_an_interrupted_controller_takes_its_jobs_along(project):
-    process = project.start(*launched_by(SLOW), "--", TWO)
+    process = project.start(*resources(SLOW), "--", TWO)
     wait_for_job(project)
     project.rig.signal(process, signal.SIGINT)
     process.wait(100)

@@ -1,0 +1,60 @@
+"""A campaign on a cluster from its plan to a verified report, and many points at once."""
+
+import csv
+import json
+from collections import Counter
+
+from campaigns import ClusterProject, config
+
+from streaming_attention.campaign.record import load_record
+
+EVERY_LAYOUT = {
+    "ranks": {"layout": {"nodes": [1, 2, 4], "sockets": [1, 2], "threads": 1}},
+    "threads": {"layout": {"nodes": [1, 2], "sockets": 1, "threads": 2, "binding": "none"}},
+}
+
+
+def test_every_layout_to_a_verified_report(cluster, tmp_path):
+    project = ClusterProject.create(tmp_path, config(**EVERY_LAYOUT) | {"machine": "slurm"})
+    project.rig = cluster
+    text = project.snakemake("--report-after-run", "--report", "results/report.html", timeout=550).stdout
+    assert "8 points with 8 measurements" in text
+    records = {record["id"]: record for record in map(load_record, sorted(project.results.glob("records/*.json")))}
+    assert len(records) == 8
+    for record in records.values():
+        assert [entry["status"] for entry in record["methods"]] == ["passed"]
+        assert_ranks_are_where_they_should_be(record)
+    assert len({record["environment"]["ranks"][0]["slurm_job_id"] for record in records.values()}) == 8
+    assert (project.work / "results/report.html").stat().st_size > 10_000
+    project.snakemake("verify")
+    assert project.due() == {}
+    assert_jobs_are_accounted_for(project, records)
+
+
+def assert_ranks_are_where_they_should_be(record):
+    layout, ranks = record["layout"], record["environment"]["ranks"]
+    on_each = layout["sockets"] * layout["ranks_per_socket"]
+    hosts = Counter(rank["host"] for rank in ranks)
+    assert len(hosts) == layout["nodes"]
+    assert set(hosts.values()) == {on_each}
+    masks = [(rank["host"], cpu) for rank in ranks for cpu in rank["mask"]]
+    assert len(set(masks)) == len(masks) == layout["nodes"] * on_each * layout["threads"]
+    assert all(rank["slurm_step_id"] == "0" for rank in ranks)
+    assert all(variables == str(layout["threads"]) for variables in thread_counts(record))
+
+
+def thread_counts(record) -> list[str]:
+    settled = record["environment"]["variables"]["set"]
+    return [value for name, value in settled.items() if name.endswith("NUM_THREADS")]
+
+
+def assert_jobs_are_accounted_for(project, records):
+    with open(project.results / "tables/jobs.csv", newline="") as stream:
+        rows = {row["record"]: row for row in csv.DictReader(stream)}
+    for identifier, record in records.items():
+        row = rows[identifier]
+        ranks = record["environment"]["ranks"]
+        assert row["slurm_job_id"] == ranks[0]["slurm_job_id"]
+        assert row["hosts"] == " ".join(dict.fromkeys(rank["host"] for rank in ranks))
+        assert (project.work / row["slurm_log"]).is_file()
+        assert json.dumps(row["slurm_log"])
