@@ -21,6 +21,8 @@ from pathlib import Path
 
 from streaming_attention.campaign.record import RecordError, load_record
 from streaming_attention.machine.layout import Layout
+from streaming_attention.machine.slurm.allocation import allocation_variables
+from streaming_attention.machine.slurm.commands import SlurmError
 
 MPIEXEC = "mpiexec -n {ranks}"
 """Launcher of several ranks on this host; a profile gives another one for a cluster."""
@@ -66,7 +68,7 @@ def run_job(command: str, job: dict, launcher: str = MPIEXEC, limit: float | Non
         job_file = Path(scratch) / "job.json"
         job_file.write_text(json.dumps(job))
         arguments = command_line(command, str(job_file), Layout(**job["layout"]), launcher)
-        code = _supervise(arguments, log, limit)
+        code = _supervise(arguments, log, limit, _environment(arguments[0], Layout(**job["layout"])))
     return _accept(code, output, log, limit)
 
 
@@ -96,7 +98,17 @@ def _program(name: str) -> str:
     return found
 
 
-def _supervise(arguments: Sequence[str], log: Path, limit: float | None) -> int | None:
+def _environment(program: str, layout: Layout) -> dict[str, str]:
+    """This process's variables, and for a launcher in a SLURM job those that Snakemake took away."""
+    if layout.ranks == 1 or Path(program).name == "srun":
+        return dict(os.environ)
+    try:
+        return {**os.environ, **allocation_variables(layout, os.environ)}
+    except SlurmError as error:
+        raise JobFailed(str(error)) from error
+
+
+def _supervise(arguments: Sequence[str], log: Path, limit: float | None, environment: dict[str, str]) -> int | None:
     """Exit code of the command, None when the time limit struck; its process group is gone afterwards."""
     with open(log, "ab") as stream:
         stream.write(f"$ {shlex.join(arguments)}\n".encode())
@@ -106,6 +118,7 @@ def _supervise(arguments: Sequence[str], log: Path, limit: float | None) -> int 
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=stream,
+            env=environment,
             start_new_session=True,
             preexec_fn=_die_with_parent,
         )
