@@ -5,6 +5,7 @@ import signal
 import time
 from pathlib import Path
 
+import pytest
 from campaigns import POINT, resources
 
 from streaming_attention.campaign.record import load_record
@@ -45,36 +46,62 @@ def said(project, process, seconds: float = 200) -> str:
     return project.output.read_text()
 
 
-def test_a_failing_job(project):
-    assert "exit code 3" in fails(project, TWO, *resources("bash -c 'exit 3' {ranks}"))
-    completes(project, TWO)
+HUNGRY = "python3 -c 'import time; x = bytearray(900_000_000); time.sleep(60)' {ranks}"
+FAULTS = {
+    "a failing launcher": (TWO, resources("bash -c 'exit 3' {ranks}"), ["exit code 3"]),
+    "no MPI": (
+        TWO,
+        resources("srun --mpi=none -n {ranks} -c {threads}"),
+        ["the communicator has 1 ranks, the layout 2: does the launcher fit the MPI?"],
+    ),
+    "an unknown MPI": (TWO, resources("srun --mpi=nonsense -n {ranks}"), ["nonsense", "srun: error"]),
+    "ranks without cores of their own": (
+        TWO,
+        resources("srun --mpi=pmi2 -n {ranks} --cpu-bind=none"),
+        ["BindingError"],
+    ),
+    "more time than predicted": (TWO, resources(limit=1), ["ended at its time limit of 1 s"]),
+    "the time limit of SLURM": (TWO, resources(SLOW, runtime=1), ["DUE TO TIME LIMIT", "status is: 'TIMEOUT'"]),
+    "too little memory": (TWO, resources(HUNGRY, mem_mb=600), ["Exceeded job memory limit"]),
+    "an unknown partition": (
+        ONE,
+        ["--default-resources", "slurm_partition=nonsense"],
+        ["invalid partition specified: nonsense"],
+    ),
+}
+"""What is measured, what goes wrong with it, and what must be said."""
 
 
-def test_ranks_that_do_not_find_each_other(project):
-    text = fails(project, TWO, *resources("srun --mpi=none -n {ranks} -c {threads}"))
-    assert "the communicator has 1 ranks, the layout 2: does the launcher fit the MPI?" in text
+@pytest.fixture(scope="module")
+def faulty(judged, tmp_path_factory):
+    """All of them at once: most of their time is waiting."""
+    copies = {}
+    for name, (target, words, _) in FAULTS.items():
+        copy = judged.copy(tmp_path_factory.mktemp("faulty"))
+        copy.rig = judged.rig
+        copies[name] = copy, copy.start(*words, "--", target)
+    for _, process in copies.values():
+        process.wait(400)
+    return copies
 
 
-def test_an_unknown_kind_of_mpi(project):
-    text = fails(project, TWO, *resources("srun --mpi=nonsense -n {ranks}"))
-    assert "nonsense" in text
-    assert "srun: error" in text
+@pytest.mark.parametrize("name", FAULTS)
+def test_what_went_wrong_is_said_and_nothing_is_recorded(faulty, name):
+    target, _, said = FAULTS[name]
+    copy, process = faulty[name]
+    text = copy.output.read_text()
+    assert process.returncode == 1
+    assert [words for words in said if words not in text] == [], text[-5000:]
+    assert not (copy.work / target).exists(), "a false record"
 
 
-def test_a_job_over_the_time_that_was_predicted(project):
-    text = fails(project, TWO, *resources(limit=1))
-    assert "ended at its time limit of 1 s" in text
-
-
-def test_a_job_over_the_time_limit_of_slurm(project):
-    text = fails(project, TWO, *resources(SLOW, runtime=1))
-    assert "DUE TO TIME LIMIT" in text
-
-
-def test_a_job_over_its_memory(project):
-    hungry = "python3 -c 'import time; x = bytearray(900_000_000); time.sleep(60)' {ranks}"
-    text = fails(project, TWO, *resources(hungry, mem_mb=600))
-    assert "Exceeded job memory limit" in text
+def test_the_next_call_completes(faulty):
+    copies = [copy for copy, _ in faulty.values()]
+    processes = [copy.start("--", target) for copy, (target, _, _) in zip(copies, FAULTS.values(), strict=True)]
+    assert [process.wait(400) for process in processes] == [0] * len(FAULTS)
+    for copy, (target, _, _) in zip(copies, FAULTS.values(), strict=True):
+        record = load_record(copy.work / target)
+        assert [entry["status"] for entry in record["methods"]] == ["passed"]
 
 
 def test_a_cancelled_job(project):
@@ -144,11 +171,6 @@ def test_slurmctld_that_dies_and_comes_back(project):
     finally:
         process.kill()
     completes(project, TWO)
-
-
-def test_an_unknown_partition(project):
-    text = fails(project, ONE, "--default-resources", "slurm_partition=nonsense")
-    assert "invalid partition specified: nonsense" in text
 
 
 def test_no_slurm_on_the_path(project, tmp_path):

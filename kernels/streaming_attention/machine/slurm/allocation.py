@@ -1,7 +1,7 @@
 """What a launcher other than srun must know of its job, put back.
 
-Snakemake's SLURM plugin removes nearly all ``SLURM_*`` variables from a job. srun asks the controller and needs none, but an
-``mpiexec`` reads from them which nodes it has: without them it fails, or starts every rank on the first node.
+Snakemake's SLURM plugin removes nearly all ``SLURM_*`` variables from a job. srun asks the controller and needs none,
+but an ``mpiexec`` reads from them which nodes it has: without them it fails, or starts every rank on the first node.
 """
 
 from __future__ import annotations
