@@ -66,10 +66,24 @@ class Project:
         return project
 
     def copy(self, parent: Path) -> Project:
-        """The same checkout with the same results and history elsewhere."""
+        """The same checkout with the same results and history elsewhere, for tests that change its files."""
         project = type(self)(parent)
         shutil.copytree(self.tree, project.tree, dirs_exist_ok=True)
         shutil.copytree(self.work, project.work, dirs_exist_ok=True)
+        return project
+
+    def beside(self, name: str, config: dict | None = None) -> Project:
+        """Another working directory for the same checkout, whose kernels are compiled already.
+
+        It has the same results and history, or none of them and a config of its own.
+        """
+        project = type(self)(self.tree.parent)
+        project.work = self.tree.parent / name
+        if config is None:
+            shutil.copytree(self.work, project.work)
+        else:
+            project.work.mkdir()
+            project.configure(config)
         return project
 
     def configure(self, config: dict | str) -> None:
@@ -98,7 +112,7 @@ class Project:
 
     def due(self, *arguments: str) -> dict[str, set[str]]:
         """What a run would do now: by rule, the wildcards of its jobs (empty text for a rule without)."""
-        text = self.snakemake("--dry-run", *arguments).stdout
+        text = self.snakemake("--quiet", "host", "--dry-run", *arguments).stdout
         jobs: dict[str, set[str]] = {}
         for block in re.split(r"\n\s*\n|\n(?=\[)", text):
             rule = re.search(r"^(?:local)?rule (\w+):$", block, re.MULTILINE)

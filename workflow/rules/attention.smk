@@ -1,11 +1,11 @@
 # A point is one job and one record: every method that fits its layout, interleaved.
-# What makes a point run again: its own description (params), and the kernels of its methods (sources). The gate's verdicts
+# What makes a point run again: its own description (params), and the kernels of its methods. The gate's verdicts
 # follow from the same sources. The plan is only looked at for the line of progress: it changes with every added point.
 
 
 rule measure_attention:
     input:
-        sources=point_sources,
+        sources=lambda wc: sources_of(*point_methods(wc)),
         gate=point_gates,
     output:
         record=f"{RESULTS}/records/{{point}}.json",
@@ -20,6 +20,7 @@ rule measure_attention:
         launcher=LAUNCHER,
     params:
         spec=lambda wc: as_json(point_spec(POINTS[wc.point], CAMPAIGN)),
+        kernels=lambda wc: digest_of(*point_methods(wc)),
         plan=PLAN_TABLE,
     shell:
         "python -m streaming_attention measure"

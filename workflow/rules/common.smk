@@ -112,6 +112,12 @@ def sources_of(*methods):
 
 
 @functools.cache
+def digest_of(*methods):
+    """What those files hold, for ``params``: files that a copy or an archive brings along may look older than results."""
+    return {method: METHODS[method].digest() for method in methods}
+
+
+@functools.cache
 def modules_of(*names):
     """Files of modules of the package and of what they import: what is made by them is made again when they change."""
     return sorted(os.path.relpath(path) for path in package_sources(f"streaming_attention.{name}" for name in names))
@@ -122,16 +128,16 @@ def choices_of(point):
     return [choice for choice in point.methods if choice.label in CAMPAIGN.feasible(point)]
 
 
-def point_sources(wildcards):
-    return sources_of(*sorted({choice.method for choice in choices_of(POINTS[wildcards.point])}))
+def point_methods(wildcards):
+    """Names of the methods that will run at a point, as arguments of the functions above."""
+    return sorted({choice.method for choice in choices_of(POINTS[wildcards.point])})
 
 
 def point_gates(wildcards):
     """What must have been judged before a point is measured."""
     point = POINTS[wildcards.point]
     mode = "ranks" if point.layout.ranks > 1 else "threads"
-    methods = dict.fromkeys(choice.method for choice in choices_of(point))
-    return [f"{RESULTS}/gate/{method}-{point.workload.dtype}-{mode}.json" for method in methods]
+    return [f"{RESULTS}/gate/{method}-{point.workload.dtype}-{mode}.json" for method in point_methods(wildcards)]
 
 
 def point_bytes(wildcards):

@@ -16,5 +16,6 @@ rule compile_method:
         cpus_per_task=2,
     params:
         spec=lambda wc: as_json(specs.compile_spec(CAMPAIGN, wc.method, wc.dtype)),
+        kernels=lambda wc: digest_of(wc.method),
     shell:
         "python -m streaming_attention compile" " --spec {params.spec:q} --output {output.record:q} --log {log:q}"

@@ -17,6 +17,7 @@ rule validate_method:
         launcher=LAUNCHER,
     params:
         spec=lambda wc: as_json(gate_spec(wc)),
+        kernels=lambda wc: digest_of(wc.method),
     shell:
         "python -m streaming_attention gate"
         " --spec {params.spec:q} --output {output.record:q} --log {log:q} --launcher {resources.launcher:q}"

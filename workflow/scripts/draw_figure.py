@@ -1,14 +1,13 @@
 """A figure, and beside it the rows that it shows."""
 
-import sys
 from pathlib import Path
 
 from streaming_attention.campaign.aggregate import read_tables
 from streaming_attention.campaign.figures import find_figure, style
 from streaming_attention.campaign.figures.data import Options
+from streaming_attention.campaign.logs import logged
 
-sys.stderr = open(snakemake.log[0], "w")
-
-tables = read_tables(Path(snakemake.input.summary).parent)
-drawn = find_figure(snakemake.params.figure).draw(tables, Options(**snakemake.params.options))
-style.save(drawn, snakemake.output.svg, snakemake.output.csv)
+with logged(snakemake.log[0]):
+    tables = read_tables(Path(snakemake.input.summary).parent)
+    drawn = find_figure(snakemake.params.figure).draw(tables, Options(**snakemake.params.options))
+    style.save(drawn, snakemake.output.svg, snakemake.output.csv)

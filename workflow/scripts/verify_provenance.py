@@ -6,6 +6,7 @@ from pathlib import Path
 from streaming_attention.campaign.provenance import verify
 
 problems = verify(Path(snakemake.input.trace).parent)
-Path(snakemake.log[0]).write_text("\n".join(problems or ["every figure leads back to its records and logs"]) + "\n")
-print(Path(snakemake.log[0]).read_text(), end="", file=sys.stderr)
+text = "\n".join(problems or ["every figure leads back to its records and logs"])
+Path(snakemake.log[0]).write_text(f"{text}\n")
+print(text, file=sys.stderr)
 sys.exit(bool(problems))

@@ -16,9 +16,10 @@ from matplotlib.lines import Line2D
 from streaming_attention.campaign import html
 from streaming_attention.campaign.aggregate import LAYOUT, MEASUREMENTS, WORKLOAD, frame_of, read_csv, write_csv
 from streaming_attention.campaign.figures import style
-from streaming_attention.campaign.figures.layouts import name_layout
 from streaming_attention.campaign.files import write_atomically
 from streaming_attention.campaign.statistics import CONFIDENCE, Interval, ratio_of_pools
+from streaming_attention.campaign.tables.common import described
+from streaming_attention.campaign.words import say_layout, say_length
 
 TOLERANCE = 0.05
 """Ratios within this share of 1 count as the same."""
@@ -142,16 +143,16 @@ def write_comparison(
 def render_page(comparison: Comparison) -> str:
     """The comparison as a page: what differs, how many of each verdict, and every point."""
     rows = comparison.rows
-    columns = {name: name for name in ("workload", "keys", "ranks", "threads", "label", "verdict")} | {
+    columns = {"workload": "workload", "length": "T", "shape": "shape", "layout": "layout", "label": "method"} | {
+        "verdict": "verdict",
         "ratio": f"{comparison.other} / {comparison.base}",
         "low": "low",
         "high": "high",
         "base_milliseconds": f"{comparison.base} (ms)",
         "other_milliseconds": f"{comparison.other} (ms)",
-        "point": "point",
     }
     numbers = ("ratio", "low", "high", "base_milliseconds", "other_milliseconds")
-    table = html.table(rows, columns, dict.fromkeys(numbers, html.number(4)), mark="verdict")
+    table = html.table(described(rows), columns, dict.fromkeys(numbers, html.number(4)), mark="verdict")
     intro = html.paragraph(f"{comparison.machines} {_counts(rows)} {_rule(comparison)}")
     return html.page(f"{comparison.other} against {comparison.base}", intro, table)
 
@@ -226,7 +227,7 @@ def _draw_rows(axis: Axes, rows: pd.DataFrame, comparison: Comparison) -> None:
 
 
 def _name_row(row: dict) -> str:
-    return f"{row['workload']}, T = {style.format_count(row['keys'])}, {name_layout(row)}, {row['label']}"
+    return f"{row['workload']}, T = {say_length(row['keys'])}, {say_layout(row)}, {row['label']}"
 
 
 def _verdict_handle(verdict: str) -> Line2D:

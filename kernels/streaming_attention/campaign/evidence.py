@@ -80,10 +80,16 @@ class Evidence:
 
     def identity(self, record: str, label: str) -> dict:
         """What a sidecar row about a method, or a ceiling, must say: workload, layout, method and status."""
-        is_ceiling = "ceilings" in self.by_id[record]
-        table, key = (self.tables.ceilings, "name") if is_ceiling else (self.tables.summary, "label")
-        row = table[(table["record"] == record) & (table[key] == label)].iloc[0]
-        return {name: row[name] for name in (*WORKLOAD, *LAYOUT, *METHOD, "status") if name in row.index}
+        return self._identities[record, label]
+
+    @functools.cached_property
+    def _identities(self) -> dict[tuple[str, str], dict]:
+        found = {}
+        for frame, key in ((self.tables.summary, "label"), (self.tables.ceilings, "name")):
+            stated = [name for name in (*WORKLOAD, *LAYOUT, *METHOD, "status") if name in frame]
+            keys = zip(frame["record"], frame[key], strict=True)
+            found |= dict(zip(keys, frame[stated].to_dict("records"), strict=True))
+        return found
 
     def timed(self) -> set[tuple[str, str, int]]:
         """Method, dtype and ranks (1 or 2 for more than one) of everything that has timings."""

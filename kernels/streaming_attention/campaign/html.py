@@ -16,11 +16,16 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .28rem .7rem; text-align: left; vertical-align: top; border-bottom: 1px solid #e3e3e3; }
 th { position: sticky; top: 0; background: #f6f6f6; font-weight: 600; white-space: nowrap; }
 td.number { text-align: right; white-space: nowrap; }
+td.short { white-space: nowrap; }
+td.long { min-width: 18rem; }
 tr:hover td { background: #fafafa; }
-td.path { font: 12px/1.5 ui-monospace, "DejaVu Sans Mono", monospace; color: #555; word-break: break-all; }
+td.path { font: 11px/1.6 ui-monospace, "DejaVu Sans Mono", monospace; color: #666; white-space: pre; }
 .passed, .faster { color: #00684a; } .incorrect, .error, .slower { color: #b00020; font-weight: 600; }
 .infeasible, .missing, .timeout, .ambiguous { color: #8a5a00; }
 """
+
+SHORT = 64
+"""Columns whose texts are all shorter than this are not wrapped."""
 
 Format = Callable[[object], str]
 
@@ -60,12 +65,13 @@ def table(
     """
     formats = formats or {}
     head = "".join(f"<th>{escape(text)}</th>" for text in columns.values())
+    head = f"<thead><tr>{head}</tr></thead>\n" if any(columns.values()) else ""
     kinds = {name: _kind(frame[name], name, name == mark) for name in columns}
     rows = [
         "<tr>" + "".join(_cell(row[name], kinds[name], formats.get(name, str)) for name in columns) + "</tr>"
         for row in frame[list(columns)].to_dict("records")
     ]
-    return f"<div><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n" + "\n".join(rows) + "\n</tbody></table></div>"
+    return f"<div><table>\n{head}<tbody>\n" + "\n".join(rows) + "\n</tbody></table></div>"
 
 
 def escape(value) -> str:
@@ -89,7 +95,9 @@ def _kind(column: pd.Series, name: str, marked: bool) -> str:
         return "mark"
     if name in ("record", "log"):
         return "path"
-    return "number" if pd.api.types.is_numeric_dtype(column) and column.dtype != bool else ""
+    if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
+        return "number"
+    return "short" if column.astype(str).str.len().max() < SHORT else "long"
 
 
 def _cell(value, kind: str, write: Format) -> str:

@@ -59,11 +59,15 @@ def lookup(identifier: str) -> float:
     KeyError
         There is no such line.
     """
-    frame = _load()
-    row = frame.loc[frame["id"] == identifier]
-    if row.empty:
+    if identifier not in _numbers():
         raise KeyError(f"{identifier}: not a line of {PATH.name}")
-    return float(row["value"].iloc[0]) / (1e3 if row["unit"].iloc[0] == "ms" else 1.0)
+    return _numbers()[identifier]
+
+
+@functools.cache
+def _numbers() -> dict[str, float]:
+    frame = _table()
+    return dict(zip(frame["id"], frame["value"].where(frame["unit"] != "ms", frame["value"] / 1e3), strict=True))
 
 
 @functools.cache
@@ -74,6 +78,6 @@ def _table() -> pd.DataFrame:
     return frame
 
 
-def _load(quantity: str | None = None) -> pd.DataFrame:
+def _load(quantity: str) -> pd.DataFrame:
     frame = _table()
-    return (frame if quantity is None else frame[frame["quantity"] == quantity]).copy()
+    return frame[frame["quantity"] == quantity].copy()

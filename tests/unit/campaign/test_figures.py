@@ -112,7 +112,8 @@ def test_only_passed_methods_have_timings(figure, name, drawings):
     assert set(timed.loc[timed["source"] == "measured", "status"]) <= {"passed"}
 
 
-@every
+@each_figure
+@pytest.mark.parametrize("name", ["workstation", "no records"])
 def test_the_figure_is_an_image_and_the_sidecar_reads_back(figure, name, drawings, tmp_path):
     drawn = drawings[figure, name]
     style.save(drawn, tmp_path / "x.svg", tmp_path / "x.csv")
@@ -172,6 +173,23 @@ def test_the_sidecar_holds_exactly_what_is_drawn(figure, name, drawings):
     ]
     rows = drawn.rows.query("source != 'model'").dropna(subset="value")
     assert set(points) == set(rows["value"])
+
+
+@every
+def test_points_lie_inside_the_axes_and_spread_over_them(figure, name, drawings):
+    for axis in drawings[figure, name].figure.axes:
+        points = [
+            np.column_stack([np.asarray(line.get_xdata(), float), np.asarray(line.get_ydata(), float)])
+            for line in axis.get_lines()
+            if line.get_marker() in tuple("osD^vPX<>") and line.get_transform() == axis.transData
+        ]
+        if not points:
+            continue
+        points = np.concatenate(points)
+        heights = axis.transAxes.inverted().transform(axis.transData.transform(points))
+        assert (heights > -0.001).all() and (heights < 1.001).all()
+        spread = points[:, 1].max() / points[:, 1].min()
+        assert spread < 1.5 or np.ptp(heights[:, 1]) > 0.1
 
 
 @each_figure
@@ -329,6 +347,16 @@ def test_of_several_variants_the_default_is_shown(campaigns):
     assert options == {None, 128}
 
 
+def test_each_workload_has_its_own_variant_of_a_method():
+    records = []
+    for workload, options in ((factory.query(), {"block": 64}), (factory.prefill(), {})):
+        methods = [factory.entry("gemm", workload, Layout())]
+        methods += [factory.entry("streaming", workload, Layout(), options=options)]
+        records.append(factory.attention(workload, Layout(), methods))
+    rows = find_figure("runtime").draw(aggregate(records), Options(published=False)).rows
+    assert set(rows["label"]) == {"gemm", "streaming", "streaming block=64"}
+
+
 def test_shapes_of_one_layout_stand_together(drawings):
     rows = drawings["runtime", "several shapes"].rows
     together = rows[rows["panel"].str.contains("2 threads")]
@@ -339,15 +367,3 @@ def test_shapes_of_one_layout_stand_together(drawings):
 def test_an_unknown_figure_is_named_with_what_is_allowed():
     with pytest.raises(ValueError, match="figure 'pie': unknown; allowed: runtime, speedup"):
         find_figure("pie")
-
-
-@pytest.mark.parametrize(
-    ("value", "text"), [(512, "512"), (1024, "1K"), (1536, "1.5K"), (65536, "64K"), (1 << 20, "1M"), (1000, "1000")]
-)
-def test_lengths_are_written_short(value, text):
-    assert style.format_count(value) == text
-
-
-@pytest.mark.parametrize(("value", "text"), [(1e-7, "1e-7"), (0.05, "0.05"), (3.0, "3"), (20000.0, "20 000")])
-def test_numbers_on_axes_are_plain(value, text):
-    assert style.format_number(value) == text

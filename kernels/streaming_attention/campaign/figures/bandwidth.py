@@ -23,6 +23,7 @@ from streaming_attention.campaign.figures.data import (
     titled,
 )
 from streaming_attention.campaign.figures.layouts import LayoutAxis, draw_panel
+from streaming_attention.campaign.words import say_length
 
 TITLE = FIGURES["bandwidth"]
 EXPLANATION = """STREAM rates of all ranks together, on arrays several times the caches; and the bytes that a method
@@ -69,7 +70,7 @@ def _stream(tables: Tables, options: Options) -> pd.DataFrame:
 def _shares(tables: Tables, panel: Panel, ceiling: str, options: Options) -> pd.DataFrame:
     keys = pick_keys(panel.frame, options)
     frame = panel.frame[panel.frame["keys"] == keys]
-    title = titled(panel.title, f"T = {style.format_count(keys)}", f"share of {ceiling}")
+    title = titled(panel.title, f"T = {say_length(keys)}", f"share of {ceiling}")
     ours = estimate(tables, compare_with_ceiling(frame, tables, ceiling), "share", title)
     theirs = _published_shares(panel, keys, options)
     return stack([ours, estimate(tables, theirs[LayoutAxis(frame).has(theirs)], "share", title)])

@@ -21,7 +21,8 @@ from streaming_attention.campaign.figures.data import (
     stack,
     titled,
 )
-from streaming_attention.campaign.figures.layouts import name_layout, narrowest_and_widest, on_layout
+from streaming_attention.campaign.figures.layouts import narrowest_and_widest, on_layout
+from streaming_attention.campaign.words import say_layout, say_length
 
 TITLE = FIGURES["block"]
 EXPLANATION = """Median time with a block over that with {reference}, inside the same record; below 1 is faster. The
@@ -45,7 +46,7 @@ def draw(tables: Tables, options: Options) -> Drawn:
     looks = _looks(rows)
     for axis, some in zip(page.axes, shown, strict=True):
         _draw_panel(axis, some, looks)
-    handles = [style.handle(f"T = {style.format_count(keys)}", mark) for keys, mark in looks.items()]
+    handles = [style.handle(f"T = {say_length(keys)}", mark) for keys, mark in looks.items()]
     return Drawn(page.finish(handles, style.notes_of(rows)), rows)
 
 
@@ -65,7 +66,7 @@ def _panels(tables: Tables, panel: Panel, options: Options) -> list[pd.DataFrame
         some = compare_within(single if len(single) else some, _reference(some))
         layouts = narrowest_and_widest(some)
         for layout in layouts:
-            title = titled(panel.title, method, name_layout(layout))
+            title = titled(panel.title, method, say_layout(layout))
             rows = estimate(tables, on_layout(some, layout), "relative_time", title)
             theirs = _published(panel, method, options) if layout is layouts[-1] else published_times().head(0)
             shown.append(stack([rows, estimate(tables, theirs, "relative_time", title)]))

@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -17,6 +18,7 @@ from streaming_attention.campaign import published
 from streaming_attention.campaign.aggregate import LAYOUT, METHOD, WORKLOAD, Tables, frame_of
 from streaming_attention.campaign.figures.quantities import QUANTITIES, evaluate, known, state
 from streaming_attention.campaign.statistics import CONFIDENCE
+from streaming_attention.campaign.words import say_field, say_shape
 from streaming_attention.registry import METHODS
 
 _NULLABLE = {"int64": "Int64", "bool": "boolean"}
@@ -138,10 +140,10 @@ def panels(frame: pd.DataFrame) -> Iterator[Panel]:
     """The rows by workload, lengths together; in a workload whose queries don't follow its keys, by queries too."""
     for _, rows in frame.groupby(SHAPE):
         if (rows["queries"] == rows["keys"]).all() and (rows["queries"] > 1).any():
-            yield Panel(_title(rows.iloc[0], "T queries"), rows, True)
+            yield Panel(_title(rows, True), rows, True)
             continue
-        for queries, some in rows.groupby("queries"):
-            yield Panel(_title(rows.iloc[0], f"{queries} {'query' if queries == 1 else 'queries'}"), some, False)
+        for _, some in rows.groupby("queries"):
+            yield Panel(_title(some, False), some, False)
 
 
 def join_shapes(every: Iterable[Panel]) -> list[Panel]:
@@ -165,16 +167,8 @@ def join_shapes(every: Iterable[Panel]) -> list[Panel]:
 
 def _common_title(rows: pd.DataFrame) -> str:
     """What all shapes of the panel share."""
-    shared = [say(name, rows[name].iloc[0]) for name in SHAPE[1:] if rows[name].nunique() == 1]
+    shared = [say_field(name, rows[name].iloc[0]) for name in SHAPE[1:] if rows[name].nunique() == 1]
     return f"{rows['workload'].iloc[0]}: {', '.join(shared)}"
-
-
-def say(name: str, value) -> str:
-    """One number of a shape in the words of the figures: ``4 heads``, ``d = 128``, ``causal``."""
-    if name == "causal":
-        return "causal" if value else "full"
-    words = {"batch": "batch {}", "heads": "{} heads", "kv_heads": "{} KV heads", "head_dim": "d = {}"}
-    return words.get(name, "{}").format(value)
 
 
 def with_lengths(every: Iterable[Panel]) -> list[Panel]:
@@ -183,12 +177,8 @@ def with_lengths(every: Iterable[Panel]) -> list[Panel]:
     return [panel for panel in every if panel.frame["keys"].nunique() > 1] or every
 
 
-def _title(row: pd.Series, queries: str) -> str:
-    grouped = f" / {row['kv_heads']} KV" if row["heads"] != row["kv_heads"] else ""
-    heads = f"{row['heads']} head{'s' if row['heads'] > 1 else ''}{grouped}"
-    batch = [f"batch {row['batch']}"] if row["batch"] > 1 else []
-    causal = ["causal"] if row["causal"] else []
-    return f"{row['workload']}: " + ", ".join([queries, *batch, heads, f"d = {row['head_dim']}", *causal, row["dtype"]])
+def _title(rows: pd.DataFrame, square: bool) -> str:
+    return f"{rows['workload'].iloc[0]}: {say_shape(rows.iloc[0], square)}"
 
 
 def titled(title: str, *conditions: str) -> str:
@@ -198,9 +188,10 @@ def titled(title: str, *conditions: str) -> str:
 
 
 def representatives(frame: pd.DataFrame) -> pd.DataFrame:
-    """One variant of each method: the one measured at most points, and of several such the default options."""
-    chosen = [_representative(rows) for _, rows in frame.groupby("method")]
-    return frame[frame["label"].isin(chosen)]
+    """One variant of each method in each workload: that measured at most points, of several such the default."""
+    chosen = {(workload, _representative(rows)) for (workload, _), rows in frame.groupby(["workload", "method"])}
+    pairs = zip(frame["workload"], frame["label"], strict=True)
+    return frame[np.array([pair in chosen for pair in pairs], dtype=bool)]
 
 
 def _representative(rows: pd.DataFrame) -> str:

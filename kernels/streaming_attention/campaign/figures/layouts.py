@@ -8,7 +8,8 @@ from matplotlib.axes import Axes
 
 from streaming_attention.campaign.aggregate import LAYOUT
 from streaming_attention.campaign.figures import style
-from streaming_attention.campaign.figures.data import SHAPE, Drawn, Panel, say, stack
+from streaming_attention.campaign.figures.data import SHAPE, Drawn, Panel, stack
+from streaming_attention.campaign.words import say_field, say_layout
 
 PLACE = ["ranks", "nodes", "sockets", "ranks_per_socket", "binding"]
 _KEY = [*PLACE, "threads"]
@@ -103,7 +104,7 @@ class ShapeAxis:
 
     def decorate(self, axis: Axes) -> None:
         """Name the shapes by what differs between them."""
-        labels = ["\n".join(say(name, shape[name]) for name in self._varied) for shape in self._shapes]
+        labels = ["\n".join(say_field(name, shape[name]) for name in self._varied) for shape in self._shapes]
         axis.set_xticks(range(len(self)), labels, fontsize=8 if len(self) < 8 else 7)
         axis.tick_params(axis="x", length=0)
         axis.set_xlim(-0.6, len(self) - 0.4)
@@ -112,14 +113,7 @@ class ShapeAxis:
 
 def place_of_mixed(panel: Panel, rows: pd.DataFrame) -> list[str]:
     """The layout of a panel of several shapes, for its title; of others nothing."""
-    return [name_layout(rows.iloc[0].to_dict())] if panel.mixed else []
-
-
-def name_layout(layout: dict) -> str:
-    """A layout in a few words: ``2 threads``, ``16 ranks × 4 threads``."""
-    threads = f"{layout['threads']} thread{'s' if layout['threads'] > 1 else ''}"
-    ranks = f"{layout['ranks']} ranks × " if layout["ranks"] > 1 else ""
-    return ranks + threads + (", unbound" if layout["binding"] == "none" else "")
+    return [say_layout(rows.iloc[0].to_dict())] if panel.mixed else []
 
 
 def narrowest_and_widest(frame: pd.DataFrame) -> list[dict]:

@@ -20,7 +20,8 @@ from streaming_attention.campaign.figures.data import (
     with_lengths,
     without_record,
 )
-from streaming_attention.campaign.figures.layouts import name_layout, on_layout
+from streaming_attention.campaign.figures.layouts import on_layout
+from streaming_attention.campaign.words import say_layout
 
 TITLE = FIGURES["memory"]
 EXPLANATION = """Peak memory of the rank that needs most while it holds a method's tensors and workspace, both axes
@@ -46,7 +47,7 @@ def draw(tables: Tables, options: Options) -> Drawn:
 
 def _rows(tables: Tables, panel: Panel) -> pd.DataFrame:
     layout = _layout(panel.frame)
-    title = titled(panel.title, name_layout(layout))
+    title = titled(panel.title, say_layout(layout))
     ours = estimate(tables, on_layout(panel.frame, layout), "peak_memory", title)
     return stack([ours, *(_guide(tables, ours, quantity, title) for quantity in GUIDES)])
 

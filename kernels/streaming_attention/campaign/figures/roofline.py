@@ -24,8 +24,9 @@ from streaming_attention.campaign.figures.data import (
     stack,
     titled,
 )
-from streaming_attention.campaign.figures.layouts import name_layout, narrowest_and_widest, on_layout
+from streaming_attention.campaign.figures.layouts import narrowest_and_widest, on_layout
 from streaming_attention.campaign.figures.quantities import workload_of
+from streaming_attention.campaign.words import say_layout, say_number
 
 TITLE = FIGURES["roofline"]
 EXPLANATION = """Exact FLOPs of a workload over its time, against its FLOPs per byte that must move. The roof is
@@ -64,7 +65,7 @@ def _roofs(tables: Tables) -> pd.DataFrame:
 
 
 def _rows(tables: Tables, frame: pd.DataFrame, roofs: pd.DataFrame, layout: dict, options: Options) -> pd.DataFrame:
-    name = name_layout(layout)
+    name = say_layout(layout)
     shown = [on_layout(roofs, layout).assign(panel=name)]
     for panel in panels(on_layout(frame, layout)):
         title = titled(panel.title, name)
@@ -93,7 +94,7 @@ def _draw_panel(axis: Axes, rows: pd.DataFrame, every: pd.DataFrame, marks: dict
     axis.set_xlim(*span)
     axis.set_xlabel("arithmetic intensity (FLOP/byte)")
     style.axis_of_values(axis, "performance (GFLOP/s)")
-    axis.set_ylim(0.35 * every.loc[every["quantity"] == "performance", "value"].min(), 2.5 * every["value"].max())
+    axis.set_ylim(0.35 * points["value"].min(), 2.5 * max(points["value"].max(), _flat(rows)["value"]))
     style.plain_log(axis.xaxis)
     style.panel_title(axis, f"{rows['panel'].iloc[0]}: roof measured on this layout")
 
@@ -113,7 +114,7 @@ def _span(rows: pd.DataFrame) -> tuple[float, float]:
 
 def _draw_roof(axis: Axes, rows: pd.DataFrame, span: tuple[float, float]) -> None:
     slope = rows[rows["quantity"] == "bandwidth"].iloc[0]
-    flat = rows[rows["quantity"] == "compute"].iloc[0]
+    flat = _flat(rows)
     x = np.geomspace(*span, 200)
     low, middle, high = (
         np.minimum(x * _bound(slope, bound), _bound(flat, bound)) for bound in ("low", "value", "high")
@@ -121,11 +122,16 @@ def _draw_roof(axis: Axes, rows: pd.DataFrame, span: tuple[float, float]) -> Non
     axis.fill_between(x, low, high, color="#bbbbbb", alpha=0.5, linewidth=0, zorder=1)
     axis.plot(x, middle, color=style.INK, linewidth=1.3, zorder=2)
     place = {"textcoords": "offset points", "size": 7.5, "color": style.INK}
-    flops = style.format_number(round(flat["value"]))
+    flops = say_number(round(flat["value"]))
     axis.annotate(f"{COMPUTE} {flops} GFLOP/s", (span[1], flat["value"]), (-3, 4), ha="right", **place)
     middle = span[0] ** 0.35 * (flat["value"] / slope["value"]) ** 0.65
     rate = f"{slope['label']} {slope['value']:.1f} GB/s"
-    axis.annotate(rate, (middle, middle * slope["value"]), (-6, 3), ha="right", **place)
+    axis.annotate(rate, (middle, middle * slope["value"]), (6, -3), ha="left", va="top", **place)
+
+
+def _flat(rows: pd.DataFrame) -> pd.Series:
+    """The row of the compute ceiling."""
+    return rows[rows["quantity"] == "compute"].iloc[0]
 
 
 def _bound(row: pd.Series, bound: str) -> float:

@@ -22,6 +22,7 @@ from streaming_attention.campaign.figures.data import (
     titled,
 )
 from streaming_attention.campaign.figures.layouts import LayoutAxis, draw_over_layouts, place_of_mixed
+from streaming_attention.campaign.words import say_length
 
 TITLE = FIGURES["runtime"]
 EXPLANATION = """Time of one call, the slowest rank's; lower is better. Bars are bootstrap intervals of the median
@@ -41,7 +42,7 @@ def draw(tables: Tables, options: Options) -> Drawn:
 def _rows(tables: Tables, panel: Panel, options: Options) -> pd.DataFrame:
     keys = pick_keys(panel.frame, options)
     some = panel.frame[panel.frame["keys"] == keys]
-    title = titled(panel.title, f"T = {style.format_count(keys)}", *place_of_mixed(panel, some))
+    title = titled(panel.title, f"T = {say_length(keys)}", *place_of_mixed(panel, some))
     ours = estimate(tables, some, "time", title)
     times = panel.published(options)
     theirs = estimate(tables, times[(times["keys"] == keys) & LayoutAxis(some).has(times)], "time", title)

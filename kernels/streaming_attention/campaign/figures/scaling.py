@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.axes import Axes
 
-from streaming_attention.campaign.aggregate import Tables
+from streaming_attention.campaign.aggregate import LAYOUT, Tables
 from streaming_attention.campaign.figures import FIGURES, style
 from streaming_attention.campaign.figures.data import (
     Drawn,
@@ -19,7 +19,8 @@ from streaming_attention.campaign.figures.data import (
     titled,
     with_lengths,
 )
-from streaming_attention.campaign.figures.layouts import name_layout, narrowest_and_widest, on_layout
+from streaming_attention.campaign.figures.layouts import narrowest_and_widest, on_layout
+from streaming_attention.campaign.words import say_layout
 
 TITLE = FIGURES["scaling"]
 EXPLANATION = """Time of one call over the number of keys, both axes logarithmic. Dashed guides have the slope with
@@ -30,28 +31,30 @@ which the exact work of the workload grows. Bars are bootstrap intervals of the 
 def draw(tables: Tables, options: Options) -> Drawn:
     """Run time over T, both logarithmic: rows of panels are workloads, columns the narrowest and widest layouts."""
     frame = representatives(passed(tables))
-    shown = [rows for panel in with_lengths(panels(frame)) for rows in _panels(tables, panel, options)]
-    if not shown:
+    lines = [_line(tables, panel, options) for panel in with_lengths(panels(frame))]
+    if not lines:
         return style.empty(TITLE, "no passed measurement of run time in this campaign")
-    rows = stack([rows for rows, _ in shown])
+    rows = stack(rows for line in lines for rows, _ in line)
     marks = style.marks_of(rows["method"])
-    columns = len(_layouts(frame))
-    page = style.Page(TITLE, EXPLANATION, len(shown), columns)
-    for axis, (some, exponent) in zip(page.axes, shown, strict=True):
+    page = style.Page.of_lines(TITLE, EXPLANATION, lines)
+    for axis, (some, exponent) in zip(page.axes, (cell for line in lines for cell in line), strict=True):
         _draw_panel(axis, some, marks, exponent)
     return Drawn(page.finish(style.legend_of(rows, marks), style.notes_of(rows)), rows)
 
 
 def _layouts(frame: pd.DataFrame) -> list[dict]:
-    """One worker, the most threads of one process, the most workers over ranks: those of them that there are."""
+    """One worker, the most threads of one process, the most workers over ranks: those of them with several T."""
+    lengths = frame.groupby(list(LAYOUT))["keys"].transform("nunique")
+    frame = frame[lengths > 1] if (lengths > 1).any() else frame
     single, spread = frame[frame["ranks"] == 1], frame[frame["ranks"] > 1]
     return [*narrowest_and_widest(single), *narrowest_and_widest(spread)[-1:]]
 
 
-def _panels(tables: Tables, panel: Panel, options: Options) -> list[tuple[pd.DataFrame, int]]:
+def _line(tables: Tables, panel: Panel, options: Options) -> list[tuple[pd.DataFrame, int]]:
+    """The rows of a workload on each of the layouts, and the exponent of its work."""
     shown = []
     for layout in _layouts(panel.frame):
-        title = titled(panel.title, name_layout(layout))
+        title = titled(panel.title, say_layout(layout))
         here = on_layout(panel.frame, layout)
         times = panel.published(options)
         times = times[(times["ranks"] == layout["ranks"]) & (times["threads"] == layout["threads"])]
@@ -64,11 +67,10 @@ def _draw_panel(axis: Axes, rows: pd.DataFrame, marks: dict[str, style.Mark], ex
     for (source, method, _), some in rows.groupby(["source", "method", "label"], sort=False):
         some = some.sort_values("keys")
         style.plot(axis, some["keys"], some, marks[method], open_=source == "published")
-    ours = rows[rows["source"] == "measured"]
-    _slope(axis, ours, exponent)
     style.panel_title(axis, rows["panel"].iloc[0])
     style.axis_of_keys(axis, rows["keys"])
     style.axis_of_values(axis, "run time (ms)")
+    _slope(axis, rows[rows["source"] == "measured"], exponent)
 
 
 def _slope(axis: Axes, ours: pd.DataFrame, exponent: int) -> None:

@@ -21,6 +21,7 @@ from streaming_attention.campaign.figures.data import (
     titled,
 )
 from streaming_attention.campaign.figures.layouts import LayoutAxis, draw_over_layouts, place_of_mixed
+from streaming_attention.campaign.words import say_length
 
 TITLE = FIGURES["speedup"]
 EXPLANATION = """Median time of the reference method over that of the method, inside the same record; above 1 is
@@ -54,7 +55,7 @@ def _rows(tables: Tables, panel: Panel, options: Options) -> pd.DataFrame:
     keys = pick_keys(some, options)
     some = some[some["keys"] == keys]
     place = place_of_mixed(panel, some)
-    title = titled(panel.title, f"T = {style.format_count(keys)}", *place, f"over {reference}")
+    title = titled(panel.title, f"T = {say_length(keys)}", *place, f"over {reference}")
     theirs = _published(panel, reference, keys, options)
     theirs = theirs[LayoutAxis(some).has(theirs)]
     return stack([estimate(tables, some, "speedup", title), estimate(tables, theirs, "speedup", title)])

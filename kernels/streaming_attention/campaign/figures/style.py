@@ -28,6 +28,7 @@ from streaming_attention.campaign import published
 from streaming_attention.campaign.aggregate import write_csv
 from streaming_attention.campaign.figures.data import Drawn, sidecar
 from streaming_attention.campaign.files import sha256_of, write_atomically
+from streaming_attention.campaign.words import say_length, say_number
 
 INK, MUTED, FAINT = "#222222", "#666666", "#d9d9d9"
 RC = {
@@ -147,6 +148,18 @@ class Page:
         for axis in self.axes[panels:]:
             axis.remove()
         del self.axes[panels:]
+
+    @classmethod
+    def of_lines(cls, title: str, explanation: str, lines: Sequence[Sequence]) -> Page:
+        """A page with a row of axes for each line, some of them shorter; there is one of ``axes`` for every cell."""
+        columns = max(len(line) for line in lines)
+        page = cls(title, explanation, len(lines) * columns, columns)
+        filled = [column < len(line) for line in lines for column in range(columns)]
+        for axis, full in zip(page.axes, filled, strict=True):
+            if not full:
+                axis.remove()
+        page.axes = [axis for axis, full in zip(page.axes, filled, strict=True) if full]
+        return page
 
     def finish(self, handles: Sequence[Line2D] = (), notes: Sequence[Line2D] = ()) -> Figure:
         """Write the header and settle the sizes; the figure is done.
@@ -303,7 +316,7 @@ _DETAIL_WIDTH = {1: 100, 2: 74, 3: 52}
 
 
 def guide(axis: Axes, x: Sequence[float], y: Sequence[float], label: str, **place) -> None:
-    """A thin grey line that no measurement stands behind, named at its end; it never stretches the axes."""
+    """A thin grey line that no measurement stands behind, named at its end; it never stretches the finished axes."""
     low, high = axis.get_ylim()
     axis.plot(x, y, color="#999999", linewidth=0.9, linestyle=(0, (6, 3)), zorder=1.5)
     axis.set_ylim(low, high)
@@ -330,7 +343,7 @@ def axis_of_keys(axis: Axes, keys: Iterable[int]) -> None:
     keys = sorted(set(keys))
     axis.set_xscale("log", base=2)
     axis.xaxis.set_major_locator(FixedLocator(keys))
-    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format_count(value)))
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: say_length(value)))
     axis.xaxis.set_minor_locator(NullLocator())
     axis.set_xlim(keys[0] / 1.35, keys[-1] * 1.35)
     axis.set_xlabel("sequence length T (keys)")
@@ -362,7 +375,7 @@ def axis_of_values(axis: Axes, label: str, log: bool = True) -> None:
 def plain_log(axis: Axis) -> None:
     """Ticks of a logarithmic axis as plain numbers, as many as its range asks for."""
     axis.set_major_locator(_PlainLocator())
-    axis.set_major_formatter(FuncFormatter(lambda value, _: format_number(value)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: say_number(value)))
     axis.set_minor_locator(NullLocator())
 
 
@@ -380,16 +393,3 @@ class _PlainLocator(Locator):
             return MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]).tick_values(vmin, vmax)
         subs = (1, 1.5, 2, 3, 5, 7) if decades < 1.1 else (1, 2, 5) if decades < 3.4 else (1,)
         return LogLocator(base=10, subs=subs, numticks=20).tick_values(vmin, vmax)
-
-
-def format_number(value: float) -> str:
-    """Short, without a mathematical layout: 1e-7, 0.05, 3, 20 000."""
-    return f"{value:,.0f}".replace(",", " ") if 1e3 <= value < 1e6 else f"{value:.6g}".replace("e-0", "e-")
-
-
-def format_count(value: float) -> str:
-    """A count of keys in powers of 1024 where it is one: 512, 8K, 64K, 1M."""
-    for unit, size in (("M", 1 << 20), ("K", 1 << 10)):
-        if value >= size and value * 2 % size == 0:
-            return f"{value / size:g}{unit}"
-    return f"{value:g}"

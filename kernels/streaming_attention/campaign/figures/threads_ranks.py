@@ -18,6 +18,7 @@ from streaming_attention.campaign.figures.data import (
     stack,
     titled,
 )
+from streaming_attention.campaign.words import say_length
 
 TITLE = FIGURES["threads_ranks"]
 EXPLANATION = """Time of one call over workers (ranks × threads). The dashed guide is the time on one worker divided
@@ -34,12 +35,11 @@ def draw(tables: Tables, options: Options) -> Drawn:
     lines = [line for panel in panels(representatives(passed(tables))) for line in _lines(tables, panel, options)]
     if not lines:
         return style.empty(TITLE, "no passed measurement on more than one worker in this campaign")
-    columns = max(len(line) for line in lines)
-    cells = [cell for line in lines for cell in (*line, *[None] * (columns - len(line)))]
-    page = style.Page(TITLE, EXPLANATION, len(cells), columns)
+    cells = [cell for line in lines for cell in line]
+    page = style.Page.of_lines(TITLE, EXPLANATION, lines)
     for axis, rows in zip(page.axes, cells, strict=True):
-        axis.remove() if rows is None else _draw_panel(axis, rows)
-    rows = stack([cell for cell in cells if cell is not None])
+        _draw_panel(axis, rows)
+    rows = stack(cells)
     modes = set(_mode(rows))
     handles = [
         style.handle(text, style.MARKS[mode], line=mode != "hybrid") for mode, text in MODES.items() if mode in modes
@@ -60,15 +60,18 @@ def _lines(tables: Tables, panel: Panel, options: Options) -> list[list[pd.DataF
 
 
 def _lengths(frame: pd.DataFrame) -> list[int]:
-    counts = frame.groupby("keys")["workers"].nunique()
-    lengths = sorted(counts[counts > 1].index)
+    """Up to three T with several numbers of workers; if any has threads and ranks, only such."""
+    counts = frame.groupby("keys")[["workers", "threads", "ranks"]].nunique()
+    counts = counts[counts["workers"] > 1]
+    both = counts[(counts["threads"] > 1) & (counts["ranks"] > 1)]
+    lengths = sorted((both if len(both) else counts).index)
     middle = lengths[len(lengths) // 2 : len(lengths) // 2 + 1]
     return lengths if len(lengths) <= LENGTHS else [lengths[0], *middle, lengths[-1]]
 
 
 def _rows(tables: Tables, panel: Panel, method: str, some: pd.DataFrame, options: Options) -> pd.DataFrame:
     keys = some["keys"].iloc[0]
-    title = titled(panel.title, method, f"T = {style.format_count(keys)}")
+    title = titled(panel.title, method, f"T = {say_length(keys)}")
     times = panel.published(options)
     times = times[(times["keys"] == keys) & (times["method"] == method)]
     return stack([_fastest(estimate(tables, frame, "time", title)) for frame in (some, times)])

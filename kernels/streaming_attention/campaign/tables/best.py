@@ -10,7 +10,7 @@ from streaming_attention.campaign.aggregate import LAYOUT, WORKLOAD, Tables, fra
 from streaming_attention.campaign.folder import Folder
 from streaming_attention.campaign.statistics import pooled_interval, pooled_ratio_interval
 from streaming_attention.campaign.tables import TABLES
-from streaming_attention.campaign.tables.common import Table, columns_of
+from streaming_attention.campaign.tables.common import Table, described
 
 CLASSES = ("one worker", "threads", "ranks", "ranks × threads")
 """How a layout reaches its workers."""
@@ -27,32 +27,46 @@ BEST = {
     "record": "str",
     "record_digest": "str",
 }
-EXPLANATION = """The fastest method of each way to reach workers, with its layout. Low and high bound the bootstrap
-interval. The runner-up is the best other method of the same records; it takes longer by the given factor, which is
+COLUMNS = {
+    "workload": "workload",
+    "length": "T",
+    "shape": "shape",
+    "class": "workers by",
+    "layout": "layout",
+    "label": "method",
+    "milliseconds": "time (ms)",
+    "interval": "interval",
+    "runner_up": "runner-up",
+    "ratio": "takes longer by",
+    "ratio_interval": "interval",
+    "clear": "clear",
+    "record": "records",
+}
+"""Columns of the page with their headings."""
+EXPLANATION = """The fastest method of each way to reach workers, with its layout and the bootstrap interval of its
+median time. The runner-up is the best other method of the same records; it takes longer by the given factor, which is
 taken inside each record, and the difference is clear if the interval of the factor lies above 1."""
 
 
 def tabulate(folder: Folder) -> Table:
     """The table of a campaign, from its aggregated tables."""
     frame = best_methods(read_tables(folder.path / "tables"))
-    columns = columns_of(frame, [*WORKLOAD, "class", *LAYOUT, "label"]) | {
-        "milliseconds": "time (ms)",
-        "low": "low",
-        "high": "high",
-        "runner_up": "runner-up",
-        "ratio": "takes longer by",
-        "ratio_low": "low",
-        "ratio_high": "high",
-        "clear": "clear",
-        "record": "records",
-    }
-    formats = {
-        **dict.fromkeys(("milliseconds", "low", "high"), html.number(4)),
-        **dict.fromkeys(("ratio", "ratio_low", "ratio_high"), html.number(3)),
-        "clear": lambda value: "yes" if value else "no",
-    }
-    page = html.page(TABLES["best"], html.paragraph(EXPLANATION), html.table(frame, columns, formats))
+    shown = described(frame).assign(
+        interval=_bracketed(frame, "low", "high"),
+        ratio_interval=_bracketed(frame, "ratio_low", "ratio_high"),
+        clear=frame["clear"].map({True: "yes", False: "no"}),
+        record=frame["record"].str.replace(" ", "\n"),
+    )
+    formats = {"milliseconds": html.number(4), "ratio": html.number(3)}
+    page = html.page(TABLES["best"], html.paragraph(EXPLANATION), html.table(shown, COLUMNS, formats))
     return Table(frame, page)
+
+
+def _bracketed(frame: pd.DataFrame, low: str, high: str) -> pd.Series:
+    """Both bounds of an interval as one text, empty where it is unknown."""
+    write = html.number(4)
+    pairs = zip(frame[low], frame[high], strict=True)
+    return pd.Series([f"[{write(a)}, {write(b)}]" if np.isfinite(a + b) else "" for a, b in pairs], dtype="str")
 
 
 def best_methods(tables: Tables) -> pd.DataFrame:

@@ -1,21 +1,12 @@
-"""What the tables share: a table and its page, columns without those that say nothing."""
+"""What the tables share: a table and its page, and few words for many columns."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import pandas as pd
 
-HEADINGS = {
-    "keys": "T",
-    "kv_heads": "KV heads",
-    "head_dim": "d",
-    "ranks_per_socket": "ranks/socket",
-    "label": "method",
-}
-DULL = ("batch", "dtype", "nodes", "sockets", "ranks_per_socket", "binding")
-"""Columns that a page shows only if they differ between rows."""
+from streaming_attention.campaign.words import say_layout, say_length, say_shape
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +17,11 @@ class Table:
     page: str
 
 
-def columns_of(frame: pd.DataFrame, names: Iterable[str]) -> dict[str, str]:
-    """Columns of a page with their headings, without dull ones that say the same everywhere."""
-    return {name: HEADINGS.get(name, name) for name in names if name not in DULL or frame[name].nunique() > 1}
+def described(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows with what a page shows in place of a dozen columns: ``length``, ``shape`` and ``layout``."""
+    rows = frame.to_dict("records")
+    return frame.assign(
+        length=pd.Series([say_length(row["keys"]) for row in rows], dtype="str"),
+        shape=pd.Series([say_shape(row) for row in rows], dtype="str"),
+        layout=pd.Series([say_layout(row) for row in rows], dtype="str"),
+    )

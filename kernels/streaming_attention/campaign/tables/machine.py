@@ -55,10 +55,10 @@ def machine_card(environment: dict, ceilings: pd.DataFrame) -> pd.DataFrame:
 def _machine(machine: dict) -> Iterator[Fact]:
     for key, value in machine.items():
         if key != "caches":
-            yield "machine", key.replace("_", " "), _text(value)
+            yield "machine", key.replace("_gib", " (GiB)").replace("_", " "), _text(value)
     for cache in machine.get("caches", ()):
         size = f"{cache['size_bytes'] / 1024:g} KiB, {cache['line_bytes']}-byte lines"
-        shared = f"shared by {cache['shared_by']} hardware threads, {cache['instances']} on a socket"
+        shared = f"hardware threads to each: {cache['shared_by']}, on a socket: {cache['instances']}"
         yield "machine", f"cache L{cache['level']} {cache['kind']}", f"{size}, {shared}"
 
 

@@ -10,7 +10,7 @@ from streaming_attention.campaign import html
 from streaming_attention.campaign.aggregate import LAYOUT, WORKLOAD, frame_of, read_tables
 from streaming_attention.campaign.folder import Folder, log_name
 from streaming_attention.campaign.tables import TABLES
-from streaming_attention.campaign.tables.common import Table, columns_of
+from streaming_attention.campaign.tables.common import Table, described
 
 STATUS = {
     "point": "str",
@@ -24,6 +24,20 @@ STATUS = {
     "record": "str",
     "log": "str",
 }
+COLUMNS = {
+    "workload": "workload",
+    "length": "T",
+    "shape": "shape",
+    "layout": "layout",
+    "repeat": "repeat",
+    "label": "method",
+    "status": "status",
+    "reason": "reason",
+    "samples": "samples",
+    "record": "record",
+    "log": "log",
+}
+"""Columns of the page with their headings."""
 EXPLANATION = """Every planned point and method. Only passed methods have timings. A point is missing while it has no
 record: it has not run yet, or its job failed and the log says why."""
 
@@ -31,10 +45,9 @@ record: it has not run yet, or its job failed and the log says why."""
 def tabulate(folder: Folder) -> Table:
     """The table of a campaign, from its plan and its aggregated summary."""
     frame = point_statuses(folder.plan() or [], read_tables(folder.path / "tables").summary)
-    columns = columns_of(frame, [*WORKLOAD, *LAYOUT, "repeat", "label", "status", "reason", "samples", "record", "log"])
     counts = ", ".join(f"{count} {status}" for status, count in frame["status"].value_counts().items()) or "no points"
     words = html.paragraph(f"{counts}. {EXPLANATION}")
-    return Table(frame, html.page(TABLES["status"], words, html.table(frame, columns, mark="status")))
+    return Table(frame, html.page(TABLES["status"], words, html.table(described(frame), COLUMNS, mark="status")))
 
 
 def point_statuses(plan: list[dict[str, str]], summary: pd.DataFrame) -> pd.DataFrame:
