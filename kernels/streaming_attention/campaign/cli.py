@@ -1,9 +1,9 @@
 """The command line: ``streaming-attention COMMAND``; each command is one step of a campaign.
 
-``plan`` shows what a config would measure, ``cluster`` what SLURM has. ``measure``, ``ceilings``, ``gate`` and ``compile``
-run one job under a supervisor; the workflow calls them, and each record names the command that repeats it without the
-workflow. ``compare`` joins two tables of measurements, ``verify`` walks a campaign's figures back to
-their records.
+``plan`` shows what a config would measure, ``cluster`` what SLURM has. ``measure``, ``ceilings``, ``gate`` and
+``compile`` run one job under a supervisor; the workflow calls them, and each record names the command that repeats it
+without the workflow. ``compare`` joins two tables of measurements, ``verify`` walks a campaign's figures back to their
+records.
 """
 
 from __future__ import annotations
