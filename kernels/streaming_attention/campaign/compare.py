@@ -16,6 +16,8 @@ from matplotlib.lines import Line2D
 from streaming_attention.campaign import html
 from streaming_attention.campaign.aggregate import LAYOUT, MEASUREMENTS, WORKLOAD, frame_of, read_csv, write_csv
 from streaming_attention.campaign.figures import style
+from streaming_attention.campaign.figures.axes import plain_log
+from streaming_attention.campaign.figures.page import WIDTH, Page, empty, handle
 from streaming_attention.campaign.files import write_atomically
 from streaming_attention.campaign.statistics import CONFIDENCE, Interval, ratio_of_pools
 from streaming_attention.campaign.tables.common import described
@@ -163,12 +165,12 @@ def draw(comparison: Comparison):
     rows = comparison.rows.dropna(subset="ratio")
     title = f"{comparison.other} against {comparison.base}"
     if rows.empty:
-        return style.empty(title, "the two campaigns have no point in common").figure
+        return empty(title, "the two campaigns have no point in common").figure
     distance = np.log(rows["ratio"]).abs()
     shown = rows.loc[distance.sort_values(ascending=False, kind="stable").index[:DRAWN_ROWS]].sort_values("ratio")
     left_out = f" Of {len(rows)} points the {len(shown)} most different are shown." if len(shown) < len(rows) else ""
     explanation = f"{comparison.machines} {_rule(comparison)}{left_out}"
-    page = style.Page(title, explanation, 1, width=style.WIDTH, height=0.9 + 0.23 * len(shown))
+    page = Page(title, explanation, 1, width=WIDTH, height=0.9 + 0.23 * len(shown))
     _draw_rows(page.axes[0], shown, comparison)
     present = [verdict for verdict in _MARKS if verdict in set(shown["verdict"])]
     return page.finish([_verdict_handle(verdict) for verdict in present])
@@ -221,7 +223,7 @@ def _draw_rows(axis: Axes, rows: pd.DataFrame, comparison: Comparison) -> None:
     axis.set_ylim(-0.7, len(rows) - 0.3)
     axis.set_xscale("log")
     axis.margins(x=0.08)
-    style.plain_log(axis.xaxis)
+    plain_log(axis.xaxis)
     axis.grid(axis="x", color=style.FAINT, linewidth=0.6)
     axis.set_xlabel(f"time of {comparison.other} / time of {comparison.base}")
 
@@ -231,4 +233,4 @@ def _name_row(row: dict) -> str:
 
 
 def _verdict_handle(verdict: str) -> Line2D:
-    return style.handle(verdict, _MARKS[verdict])
+    return handle(verdict, _MARKS[verdict])

@@ -23,6 +23,7 @@ from streaming_attention.campaign.figures.data import (
     titled,
 )
 from streaming_attention.campaign.figures.layouts import LayoutAxis, draw_panel
+from streaming_attention.campaign.figures.page import WIDTH, Page, empty, handle, legend_of, notes_of
 from streaming_attention.campaign.words import say_length
 
 TITLE = FIGURES["bandwidth"]
@@ -42,21 +43,21 @@ def draw(tables: Tables, options: Options) -> Drawn:
     """STREAM over layouts on top; below, a panel per workload of one query with every method's share of the ceiling."""
     stream = _stream(tables, options)
     if stream.empty:
-        return style.empty(TITLE, "no passed measurement of memory bandwidth in this campaign")
+        return empty(TITLE, "no passed measurement of memory bandwidth in this campaign")
     ceiling = next((name for name in CEILINGS if name in set(stream["label"])), None)
     frame = representatives(passed(tables))
     shares = [_shares(tables, panel, ceiling, options) for panel in panels(frame[frame["queries"] == 1])]
     shares = [rows for rows in shares if (rows["source"] == "measured").any()]
     rows = stack([stream, *shares])
-    page = style.Page(TITLE, EXPLANATION, 1 + len(shares), 1, style.WIDTH, 3.0)
+    page = Page(TITLE, EXPLANATION, 1 + len(shares), 1, WIDTH, 3.0)
     kernels, methods = style.marks_of(stream["label"]), style.marks_of(stack(shares)["method"])
     _draw_stream(page.axes[0], stream, kernels)
     for axis, some in zip(page.axes[1:], shares, strict=True):
         _draw_shares(axis, some, methods)
-    _name_beside(page.axes[0], [style.handle(name, mark) for name, mark in kernels.items()])
+    _name_beside(page.axes[0], [handle(name, mark) for name, mark in kernels.items()])
     for axis, some in zip(page.axes[1:], shares, strict=True):
-        _name_beside(axis, style.legend_of(some, methods))
-    return Drawn(page.finish(notes=style.notes_of(rows)), rows)
+        _name_beside(axis, legend_of(some, methods))
+    return Drawn(page.finish(notes=notes_of(rows)), rows)
 
 
 def _stream(tables: Tables, options: Options) -> pd.DataFrame:

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 
 from streaming_attention.campaign.aggregate import Tables
 from streaming_attention.campaign.figures import FIGURES, style
+from streaming_attention.campaign.figures.axes import axis_of_counts, axis_of_values, plot
 from streaming_attention.campaign.figures.data import (
     PUBLISHED_BLOCK,
     Drawn,
@@ -22,6 +23,7 @@ from streaming_attention.campaign.figures.data import (
     titled,
 )
 from streaming_attention.campaign.figures.layouts import narrowest_and_widest, on_layout
+from streaming_attention.campaign.figures.page import Page, empty, handle, notes_of, panel_title
 from streaming_attention.campaign.words import say_layout, say_length
 
 TITLE = FIGURES["block"]
@@ -38,16 +40,16 @@ def draw(tables: Tables, options: Options) -> Drawn:
     """Relative time over block size, a panel per workload, method and layout, a line per T."""
     shown = [rows for panel in panels(_with_blocks(passed(tables))) for rows in _panels(tables, panel, options)]
     if not shown:
-        return style.empty(TITLE, "no passed measurement of two block sizes in one record in this campaign")
+        return empty(TITLE, "no passed measurement of two block sizes in one record in this campaign")
     rows = stack(shown)
     reference = ", ".join(rows.loc[rows["source"] == "measured", "reference"].drop_duplicates())
     explanation = EXPLANATION.format(reference=reference)
-    page = style.Page(TITLE, explanation, len(shown))
+    page = Page(TITLE, explanation, len(shown))
     looks = _looks(rows)
     for axis, some in zip(page.axes, shown, strict=True):
         _draw_panel(axis, some, looks)
-    handles = [style.handle(f"T = {say_length(keys)}", mark) for keys, mark in looks.items()]
-    return Drawn(page.finish(handles, style.notes_of(rows)), rows)
+    handles = [handle(f"T = {say_length(keys)}", mark) for keys, mark in looks.items()]
+    return Drawn(page.finish(handles, notes_of(rows)), rows)
 
 
 def _with_blocks(frame: pd.DataFrame) -> pd.DataFrame:
@@ -110,7 +112,7 @@ def _draw_panel(axis: Axes, rows: pd.DataFrame, looks: dict[int, style.Mark]) ->
     for (source, keys), some in rows.groupby(["source", "keys"]):
         some = some.sort_values("block")
         shift = 1.0 + 0.02 * (lengths.index(keys) - (len(lengths) - 1) / 2)
-        style.plot(axis, some["block"].astype(float) * shift, some, looks[keys], open_=source == "published")
-    style.panel_title(axis, rows["panel"].iloc[0])
-    style.axis_of_counts(axis, rows["block"].astype(int), "block (keys)")
-    style.axis_of_values(axis, "time relative to the reference block", log=False)
+        plot(axis, some["block"].astype(float) * shift, some, looks[keys], open_=source == "published")
+    panel_title(axis, rows["panel"].iloc[0])
+    axis_of_counts(axis, rows["block"].astype(int), "block (keys)")
+    axis_of_values(axis, "time relative to the reference block", log=False)

@@ -8,6 +8,7 @@ from matplotlib.lines import Line2D
 
 from streaming_attention.campaign.aggregate import Tables
 from streaming_attention.campaign.figures import FIGURES, style
+from streaming_attention.campaign.figures.axes import axis_of_keys, axis_of_values
 from streaming_attention.campaign.figures.data import (
     Drawn,
     Options,
@@ -16,6 +17,7 @@ from streaming_attention.campaign.figures.data import (
     stack,
     summary_rows,
 )
+from streaming_attention.campaign.figures.page import Page, empty, legend_of, panel_title
 
 TITLE = FIGURES["correctness"]
 EXPLANATION = """Relative L2 error against attention in float64, on fresh inputs before and again after timing: the
@@ -35,14 +37,14 @@ def draw(tables: Tables, options: Options) -> Drawn:
     frame = representatives(frame[frame["status"].isin(("passed", "incorrect")) & frame["error_before"].notna()])
     shown = [_rows(tables, some) for _, some in frame.groupby(["workload", "dtype"])]
     if not shown:
-        return style.empty(TITLE, "no method was examined in this campaign")
+        return empty(TITLE, "no method was examined in this campaign")
     rows = stack(shown)
     examined = rows[rows["quantity"].isin(WHEN)]
     marks = style.marks_of(examined["method"])
-    page = style.Page(TITLE, EXPLANATION, len(shown))
+    page = Page(TITLE, EXPLANATION, len(shown))
     for axis, some in zip(page.axes, shown, strict=True):
         _draw_panel(axis, some, marks)
-    handles = style.legend_of(examined, marks, line=False)
+    handles = legend_of(examined, marks, line=False)
     return Drawn(page.finish(handles, _notes(rows)), rows)
 
 
@@ -68,9 +70,9 @@ def _draw_panel(axis: Axes, rows: pd.DataFrame, marks: dict[str, style.Mark]) ->
     for quantity, label in YARDSTICKS.items():
         some = rows[rows["quantity"] == quantity].sort_values("keys")
         _draw_yardstick(axis, some, label, solid=quantity == "limit_before")
-    style.panel_title(axis, rows["panel"].iloc[0])
-    style.axis_of_keys(axis, rows["keys"])
-    style.axis_of_values(axis, "relative L2 error")
+    panel_title(axis, rows["panel"].iloc[0])
+    axis_of_keys(axis, rows["keys"])
+    axis_of_values(axis, "relative L2 error")
 
 
 def _draw_errors(axis: Axes, some: pd.DataFrame, mark: style.Mark, side: str, shift: float) -> None:

@@ -8,7 +8,9 @@ from matplotlib.axes import Axes
 
 from streaming_attention.campaign.aggregate import LAYOUT
 from streaming_attention.campaign.figures import style
+from streaming_attention.campaign.figures.axes import axis_of_values, plot
 from streaming_attention.campaign.figures.data import SHAPE, Drawn, Panel, stack
+from streaming_attention.campaign.figures.page import WIDTH, Page, legend_of, notes_of, panel_title
 from streaming_attention.campaign.words import say_field, say_layout
 
 PLACE = ["ranks", "nodes", "sockets", "ranks_per_socket", "binding"]
@@ -134,10 +136,10 @@ def draw_over_layouts(title: str, explanation: str, shown: list[pd.DataFrame], l
     rows = stack(shown)
     marks = style.marks_of(rows["method"])
     longest = max(len(_axis_for(some)) for some in shown)
-    page = style.Page(title, explanation, len(shown), 1 if longest > 9 else None, None if longest <= 9 else style.WIDTH)
+    page = Page(title, explanation, len(shown), 1 if longest > 9 else None, None if longest <= 9 else WIDTH)
     for axis, some in zip(page.axes, shown, strict=True):
         draw_panel(axis, some, marks, label)
-    return Drawn(page.finish(style.legend_of(rows, marks), style.notes_of(rows)), rows)
+    return Drawn(page.finish(legend_of(rows, marks), notes_of(rows)), rows)
 
 
 def _axis_for(rows: pd.DataFrame) -> LayoutAxis | ShapeAxis:
@@ -169,10 +171,10 @@ def draw_panel(
     for (source, name, _), some in rows.dropna(subset="value").groupby(["source", key, "label"], sort=False):
         for _, group in some.groupby(layouts.place_of(some)):
             x = [position + _shift(series, name) for position in layouts.positions(group)]
-            style.plot(axis, x, group, marks[name], open_=source == "published")
-    style.panel_title(axis, rows["panel"].iloc[0])
+            plot(axis, x, group, marks[name], open_=source == "published")
+    panel_title(axis, rows["panel"].iloc[0])
     layouts.decorate(axis)
-    style.axis_of_values(axis, label, log)
+    axis_of_values(axis, label, log)
     _mark_missing(axis, rows[rows["value"].isna()], layouts, marks, series)
 
 

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from streaming_attention import models
 from streaming_attention.campaign.aggregate import LAYOUT, Tables
 from streaming_attention.campaign.figures import FIGURES, style
+from streaming_attention.campaign.figures.axes import axis_of_values, plain_log, plot
 from streaming_attention.campaign.figures.data import (
     SHAPE,
     Drawn,
@@ -25,6 +26,7 @@ from streaming_attention.campaign.figures.data import (
     titled,
 )
 from streaming_attention.campaign.figures.layouts import narrowest_and_widest, on_layout
+from streaming_attention.campaign.figures.page import Page, empty, legend_of, notes_of, panel_title
 from streaming_attention.campaign.figures.quantities import workload_of
 from streaming_attention.campaign.words import say_layout, say_number
 
@@ -45,13 +47,13 @@ def draw(tables: Tables, options: Options) -> Drawn:
     shared = roofs[list(LAYOUT)].drop_duplicates().merge(frame[list(LAYOUT)].drop_duplicates())
     shown = [_rows(tables, frame, roofs, layout, options) for layout in narrowest_and_widest(shared)]
     if not shown:
-        return style.empty(TITLE, "no layout with passed ceilings and a passed method in this campaign")
+        return empty(TITLE, "no layout with passed ceilings and a passed method in this campaign")
     rows = stack(shown)
     marks = style.marks_of(rows.loc[rows["method"] != "", "method"])
-    page = style.Page(TITLE, EXPLANATION, len(shown), height=3.9)
+    page = Page(TITLE, EXPLANATION, len(shown), height=3.9)
     for axis, some in zip(page.axes, shown, strict=True):
         _draw_panel(axis, some, rows, marks)
-    return Drawn(page.finish(style.legend_of(rows, marks), style.notes_of(rows)), rows)
+    return Drawn(page.finish(legend_of(rows, marks), notes_of(rows)), rows)
 
 
 def _roofs(tables: Tables) -> pd.DataFrame:
@@ -85,7 +87,7 @@ def _draw_panel(axis: Axes, rows: pd.DataFrame, every: pd.DataFrame, marks: dict
     points = rows[rows["quantity"] == "performance"]
     for (source, method), some in _series(points):
         some = some.sort_values("keys")
-        style.plot(axis, some["intensity"], some, marks[method], open_=source == "published")
+        plot(axis, some["intensity"], some, marks[method], open_=source == "published")
     axis.set_xscale("log", base=10)
     span = _span(every)
     _draw_roof(axis, rows, span)
@@ -93,10 +95,10 @@ def _draw_panel(axis: Axes, rows: pd.DataFrame, every: pd.DataFrame, marks: dict
         _name_workload(axis, workload, some)
     axis.set_xlim(*span)
     axis.set_xlabel("arithmetic intensity (FLOP/byte)")
-    style.axis_of_values(axis, "performance (GFLOP/s)")
+    axis_of_values(axis, "performance (GFLOP/s)")
     axis.set_ylim(0.35 * points["value"].min(), 2.5 * max(points["value"].max(), _flat(rows)["value"]))
-    style.plain_log(axis.xaxis)
-    style.panel_title(axis, f"{rows['panel'].iloc[0]}: roof measured on this layout")
+    plain_log(axis.xaxis)
+    panel_title(axis, f"{rows['panel'].iloc[0]}: roof measured on this layout")
 
 
 def _series(points: pd.DataFrame):

@@ -22,6 +22,7 @@ from streaming_attention.campaign.figures.data import (
     titled,
 )
 from streaming_attention.campaign.figures.layouts import LayoutAxis, draw_over_layouts, place_of_mixed
+from streaming_attention.campaign.figures.page import empty
 from streaming_attention.campaign.words import say_length
 
 TITLE = FIGURES["runtime"]
@@ -35,7 +36,7 @@ def draw(tables: Tables, options: Options) -> Drawn:
     every = join_shapes(panels(representatives(passed(tables))))
     shown = [_rows(tables, panel, options) for panel in every]
     if not shown:
-        return style.empty(TITLE, "no passed measurement of run time in this campaign")
+        return empty(TITLE, "no passed measurement of run time in this campaign")
     return draw_over_layouts(TITLE, EXPLANATION, shown, "run time (ms)")
 
 

@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 
 from streaming_attention.campaign.aggregate import LAYOUT, Tables
 from streaming_attention.campaign.figures import FIGURES, style
+from streaming_attention.campaign.figures.axes import axis_of_keys, axis_of_values, guide, plot
 from streaming_attention.campaign.figures.data import (
     Drawn,
     Options,
@@ -20,6 +21,7 @@ from streaming_attention.campaign.figures.data import (
     with_lengths,
 )
 from streaming_attention.campaign.figures.layouts import narrowest_and_widest, on_layout
+from streaming_attention.campaign.figures.page import Page, empty, legend_of, notes_of, panel_title
 from streaming_attention.campaign.words import say_layout
 
 TITLE = FIGURES["scaling"]
@@ -33,13 +35,13 @@ def draw(tables: Tables, options: Options) -> Drawn:
     frame = representatives(passed(tables))
     lines = [_line(tables, panel, options) for panel in with_lengths(panels(frame))]
     if not lines:
-        return style.empty(TITLE, "no passed measurement of run time in this campaign")
+        return empty(TITLE, "no passed measurement of run time in this campaign")
     rows = stack(rows for line in lines for rows, _ in line)
     marks = style.marks_of(rows["method"])
-    page = style.Page.of_lines(TITLE, EXPLANATION, lines)
+    page = Page.of_lines(TITLE, EXPLANATION, lines)
     for axis, (some, exponent) in zip(page.axes, (cell for line in lines for cell in line), strict=True):
         _draw_panel(axis, some, marks, exponent)
-    return Drawn(page.finish(style.legend_of(rows, marks), style.notes_of(rows)), rows)
+    return Drawn(page.finish(legend_of(rows, marks), notes_of(rows)), rows)
 
 
 def _layouts(frame: pd.DataFrame) -> list[dict]:
@@ -66,10 +68,10 @@ def _line(tables: Tables, panel: Panel, options: Options) -> list[tuple[pd.DataF
 def _draw_panel(axis: Axes, rows: pd.DataFrame, marks: dict[str, style.Mark], exponent: int) -> None:
     for (source, method, _), some in rows.groupby(["source", "method", "label"], sort=False):
         some = some.sort_values("keys")
-        style.plot(axis, some["keys"], some, marks[method], open_=source == "published")
-    style.panel_title(axis, rows["panel"].iloc[0])
-    style.axis_of_keys(axis, rows["keys"])
-    style.axis_of_values(axis, "run time (ms)")
+        plot(axis, some["keys"], some, marks[method], open_=source == "published")
+    panel_title(axis, rows["panel"].iloc[0])
+    axis_of_keys(axis, rows["keys"])
+    axis_of_values(axis, "run time (ms)")
     _slope(axis, rows[rows["source"] == "measured"], exponent)
 
 
@@ -82,4 +84,4 @@ def _slope(axis: Axes, ours: pd.DataFrame, exponent: int) -> None:
     end = 0.6 * ours.loc[ours["keys"] == longest, "value"].min()
     x = [shortest, longest]
     y = [end * (length / longest) ** exponent for length in x]
-    style.guide(axis, x, y, f"∝ T{'²' if exponent == 2 else ''}")
+    guide(axis, x, y, f"∝ T{'²' if exponent == 2 else ''}")

@@ -21,6 +21,7 @@ from streaming_attention.campaign.figures.data import (
     titled,
 )
 from streaming_attention.campaign.figures.layouts import LayoutAxis, draw_over_layouts, place_of_mixed
+from streaming_attention.campaign.figures.page import empty
 from streaming_attention.campaign.words import say_length
 
 TITLE = FIGURES["speedup"]
@@ -39,7 +40,7 @@ def draw(tables: Tables, options: Options) -> Drawn:
     shown = [_rows(tables, panel, options) for panel in every]
     shown = [rows for rows in shown if len(rows)]
     if not shown:
-        return style.empty(TITLE, "no passed measurement of two methods in one record in this campaign")
+        return empty(TITLE, "no passed measurement of two methods in one record in this campaign")
     drawn = draw_over_layouts(TITLE, EXPLANATION, shown, "speedup over the reference")
     for axis, rows in zip(drawn.figure.axes, shown, strict=True):
         _mark_reference(axis, rows["reference"].iloc[0])

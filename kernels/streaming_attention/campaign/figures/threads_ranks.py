@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 
 from streaming_attention.campaign.aggregate import Tables
 from streaming_attention.campaign.figures import FIGURES, style
+from streaming_attention.campaign.figures.axes import axis_of_counts, axis_of_values, guide, plot
 from streaming_attention.campaign.figures.data import (
     Drawn,
     Options,
@@ -18,6 +19,7 @@ from streaming_attention.campaign.figures.data import (
     stack,
     titled,
 )
+from streaming_attention.campaign.figures.page import Page, empty, handle, notes_of, panel_title
 from streaming_attention.campaign.words import say_length
 
 TITLE = FIGURES["threads_ranks"]
@@ -34,17 +36,15 @@ def draw(tables: Tables, options: Options) -> Drawn:
     """Run time over workers: a row of panels per workload and method, a column per T, a line per way to the workers."""
     lines = [line for panel in panels(representatives(passed(tables))) for line in _lines(tables, panel, options)]
     if not lines:
-        return style.empty(TITLE, "no passed measurement on more than one worker in this campaign")
+        return empty(TITLE, "no passed measurement on more than one worker in this campaign")
     cells = [cell for line in lines for cell in line]
-    page = style.Page.of_lines(TITLE, EXPLANATION, lines)
+    page = Page.of_lines(TITLE, EXPLANATION, lines)
     for axis, rows in zip(page.axes, cells, strict=True):
         _draw_panel(axis, rows)
     rows = stack(cells)
     modes = set(_mode(rows))
-    handles = [
-        style.handle(text, style.MARKS[mode], line=mode != "hybrid") for mode, text in MODES.items() if mode in modes
-    ]
-    return Drawn(page.finish(handles, style.notes_of(rows)), rows)
+    handles = [handle(text, style.MARKS[mode], line=mode != "hybrid") for mode, text in MODES.items() if mode in modes]
+    return Drawn(page.finish(handles, notes_of(rows)), rows)
 
 
 def _lines(tables: Tables, panel: Panel, options: Options) -> list[list[pd.DataFrame]]:
@@ -96,9 +96,9 @@ def _draw_panel(axis: Axes, rows: pd.DataFrame) -> None:
         for mode in MODES:
             _draw_line(axis, rows[rows["source"] == source], mode)
     _name_best_split(axis, rows)
-    style.panel_title(axis, rows["panel"].iloc[0])
-    style.axis_of_counts(axis, rows["workers"], "workers (ranks × threads)")
-    style.axis_of_values(axis, "run time (ms)")
+    panel_title(axis, rows["panel"].iloc[0])
+    axis_of_counts(axis, rows["workers"], "workers (ranks × threads)")
+    axis_of_values(axis, "run time (ms)")
     _ideal(axis, rows[rows["source"] == "measured"])
 
 
@@ -111,7 +111,7 @@ def _draw_line(axis: Axes, rows: pd.DataFrame, mode: str) -> None:
         some = pd.concat([rows[rows["workers"] == 1], some])
     some = some.sort_values("workers")
     is_published = some["source"].iloc[0] == "published"
-    style.plot(axis, some["workers"], some, style.MARKS[mode], line=mode != "hybrid", open_=is_published)
+    plot(axis, some["workers"], some, style.MARKS[mode], line=mode != "hybrid", open_=is_published)
 
 
 def _name_best_split(axis: Axes, rows: pd.DataFrame) -> None:
@@ -128,4 +128,4 @@ def _ideal(axis: Axes, rows: pd.DataFrame) -> None:
     if len(single):
         x = [1, int(rows["workers"].max())]
         place = {"xytext": (-5, 1), "ha": "right", "va": "bottom"}
-        style.guide(axis, x, [single["value"].iloc[0] / count for count in x], "ideal", **place)
+        guide(axis, x, [single["value"].iloc[0] / count for count in x], "ideal", **place)
