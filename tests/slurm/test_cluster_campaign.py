@@ -3,6 +3,7 @@
 import csv
 from collections import Counter
 
+import pytest
 from campaigns import POINT, ClusterProject, config, resources
 
 from streaming_attention.campaign.record import load_record
@@ -89,4 +90,18 @@ def test_added_points_are_all_that_runs(project):
     project.snakemake("--until", "measure_attention")
     assert (project.work / first).read_text() == before
     assert len(list(project.results.glob("records/*.json"))) == 3
+    assert project.rig.jobs() == {}
+
+
+@pytest.mark.long
+def test_a_hundred_points_and_none_is_lost(judged, tmp_path):
+    project = judged.copy(tmp_path)
+    project.rig = judged.rig
+    lengths = [64 + 8 * step for step in range(50)]
+    project.configure(config(many={"keys": lengths, "layout": {"ranks": [1, 2], "threads": 1}}))
+    project.snakemake("--until", "measure_attention", timeout=3000)
+    records = [load_record(path) for path in sorted(project.results.glob("records/*.json"))]
+    assert len(records) == 100
+    assert {entry["status"] for record in records for entry in record["methods"]} == {"passed"}
+    assert len({record["environment"]["ranks"][0]["slurm_job_id"] for record in records}) == 100
     assert project.rig.jobs() == {}
