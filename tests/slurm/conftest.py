@@ -12,6 +12,12 @@ def cluster():
 
 
 @pytest.fixture(scope="module")
+def wide_cluster():
+    """Two virtual nodes of one socket with two cores."""
+    yield from _cluster(nodes=2, sockets=1, cores=2)
+
+
+@pytest.fixture(scope="module")
 def accounted_cluster():
     """Two virtual nodes of two sockets each, with slurmdbd and its database."""
     yield from _cluster(nodes=2, accounting=True)

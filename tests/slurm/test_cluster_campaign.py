@@ -93,6 +93,26 @@ def test_added_points_are_all_that_runs(project):
     assert project.rig.jobs() == {}
 
 
+def test_jobs_go_to_the_kind_of_node_that_the_config_names(project):
+    project.configure(config() | {"machine": {"partition": "compute", "constraint": "node3"}})
+    one_core = POINT.format(layout="n1s1r1t1")
+    project.snakemake("--", one_core)
+    record = load_record(project.work / one_core)
+    assert [rank["host"] for rank in record["environment"]["ranks"]] == ["node3"]
+
+
+def test_threads_and_hybrids_on_nodes_of_two_cores_a_socket(judged, wide_cluster, tmp_path):
+    project = judged.copy(tmp_path)
+    project.rig = wide_cluster
+    layouts = {"nodes": [1, 2], "sockets": 1, "ranks_per_socket": [1, 2], "threads": "powers"}
+    project.configure(config(hybrid={"layout": layouts}) | {"machine": "slurm"})
+    project.snakemake("--until", "measure_attention")
+    records = {path.stem.split("-")[-2]: load_record(path) for path in project.results.glob("records/*.json")}
+    assert set(records) == {"n1s1r1t1", "n1s1r1t2", "n1s1r2t1", "n2s1r1t1", "n2s1r1t2", "n2s1r2t1"}
+    for record in records.values():
+        assert_ranks_are_where_they_should_be(record)
+
+
 @pytest.mark.long
 def test_a_hundred_points_and_none_is_lost(judged, tmp_path):
     project = judged.copy(tmp_path)
