@@ -27,7 +27,7 @@ def pytest_runtest_makereport(item, call):
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory) -> Project:
-    """The tiny campaign, measured once for all tests that only read it or work on a copy."""
-    project = Project.create(tmp_path_factory.mktemp("tiny"))
+    """The tiny campaign in a folder with an odd name, measured once for all tests that read it or work on a copy."""
+    project = Project.create(tmp_path_factory.mktemp("tiny") / "a user's $(touch pwned) & folder")
     project.snakemake()
     return project

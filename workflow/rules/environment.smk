@@ -12,6 +12,6 @@ rule probe_environment:
         **PLACE,
         exclusive=1,
     params:
-        spec=as_json(specs.environment_spec(CAMPAIGN)),
+        spec=lambda wc: as_json(specs.environment_spec(CAMPAIGN)),
     shell:
         "python -m streaming_attention environment" " --spec {params.spec:q} --output {output.record:q} --log {log:q}"

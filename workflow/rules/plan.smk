@@ -12,7 +12,7 @@ rule plan_campaign:
     conda:
         "../../envs/measure.yaml"
     params:
-        table=PLAN.to_csv(),
+        table=lambda wc: PLAN.to_csv(),
     script:
         "../scripts/write_plan.py"
 
@@ -26,6 +26,6 @@ rule plan:
     conda:
         "../../envs/measure.yaml"
     params:
-        text=PLAN.to_text(),
+        text=lambda wc: PLAN.to_text(),
     shell:
         "printf '%s\n' {params.text:q} | tee {log:q}"
