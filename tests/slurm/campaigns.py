@@ -18,6 +18,7 @@ IMPATIENT = {
 }
 """Waiting for the first look at a job would be most of a test."""
 
+HURRIED = Path(__file__).with_name("snakemake_in_a_hurry.py")
 PROFILE = yaml.safe_load((ROOT / "profiles/slurm/config.yaml").read_text())
 LAUNCHER = PROFILE["set-resources"]["measure_attention"]["launcher"]
 
@@ -58,8 +59,7 @@ class ClusterProject(Project):
         hurry = [word for pair in IMPATIENT.items() for word in pair]
         return [
             sys.executable,
-            "-m",
-            "snakemake",
+            str(HURRIED),
             "--snakefile",
             str(self.tree / "Snakefile"),
             *profile,

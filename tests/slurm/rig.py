@@ -173,6 +173,7 @@ class Rig:
             [*enter, *die_together, *workdir, *command],
             env=self.environment(env),
             stdin=options.pop("stdin", subprocess.DEVNULL),
+            preexec_fn=_listen_to_interrupts,
             **options,
         )
 
@@ -350,6 +351,11 @@ class Rig:
         self.wait(answers, "answer of slurmdbd")
         for words in (["cluster", "rig"], ["account", "project"], ["user", "root", "account=project"]):
             self.run("sacctmgr", "-i", "add", *words, check=False)
+
+
+def _listen_to_interrupts() -> None:
+    """As from a terminal; a shell's background processes ignore SIGINT and hand that down."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _remove_abandoned() -> None:

@@ -56,7 +56,7 @@ def assert_jobs_are_accounted_for(project, records):
         ranks = record["environment"]["ranks"]
         assert row["slurm_job_id"] == ranks[0]["slurm_job_id"]
         assert row["hosts"] == " ".join(dict.fromkeys(rank["host"] for rank in ranks))
-        assert (project.work / row["slurm_log"]).is_file()
+        assert (project.results / row["slurm_log"]).is_file()
 
 
 def test_mpiexec_finds_the_nodes_of_its_job(project):
