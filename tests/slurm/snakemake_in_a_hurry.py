@@ -1,5 +1,7 @@
-"""Snakemake that looks at its jobs every two seconds. The plugin waits longer from look to look, up to three minutes: on
-a cluster that costs nothing, here it would be most of a test."""
+"""Snakemake that looks at its jobs every two seconds.
+
+The plugin waits longer from look to look, up to three minutes: nothing on a cluster, but here it would be most of a test.
+"""
 
 from snakemake.cli import main
 from snakemake_executor_plugin_slurm import Executor
