@@ -1,6 +1,6 @@
 """Snakemake that looks at its jobs every two seconds.
 
-The plugin waits longer from look to look, up to three minutes: nothing on a cluster, but here it would be most of a test.
+The plugin waits longer from look to look, up to three minutes: nothing on a cluster, here most of a test.
 """
 
 from snakemake.cli import main
