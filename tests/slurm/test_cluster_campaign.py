@@ -62,7 +62,7 @@ def assert_jobs_are_accounted_for(project, records):
 def test_mpiexec_finds_the_nodes_of_its_job(project):
     """Launched otherwise than by srun, as with a site's own MPI."""
     two_nodes = POINT.format(layout="n2s1r1t1")
-    project.configure(config(nodes={"layout": {"nodes": 2, "sockets": 1, "threads": 1}}))
+    project.configure(config(apart={"layout": {"nodes": 2, "sockets": 1, "threads": 1}}))
     project.snakemake(*resources("mpiexec -n {ranks} -ppn {ranks_per_node}"), "--", two_nodes)
     ranks = load_record(project.work / two_nodes)["environment"]["ranks"]
     assert len({rank["host"] for rank in ranks}) == 2
@@ -81,7 +81,7 @@ def test_added_points_are_all_that_runs(project):
     first = POINT.format(layout="n1s2r1t1")
     project.snakemake("--", first)
     before = (project.work / first).read_text()
-    more = config(ranks={"layout": {"ranks": [1, 2], "threads": 1}}, nodes={"layout": {"nodes": 2, "threads": 1}})
+    more = config(ranks={"layout": {"ranks": [1, 2], "threads": 1}}, apart={"layout": {"nodes": 2, "threads": 1}})
     project.configure(more)
     assert project.due("--until", "measure_attention")["measure_attention"] == {
         "point=query-b1-h1x1-q1-k128-d32-full-fp32-n1s1r1t1-rep0",
