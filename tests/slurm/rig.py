@@ -4,7 +4,7 @@ The daemons (munge, slurmctld, a slurmd per node; slurmdbd and MariaDB for accou
 
 * network: the cluster's ports and the nodes' addresses 127.0.1.1, 127.0.1.2, ... exist only inside;
 * mount: its configuration is /etc/slurm there, where every SLURM command looks without being told; every node has
-  temporary files of its own, all else is the shared file system;
+  temporary files and shared memory of its own (MPICH names its segments after the job's id), all else is shared;
 * hostname (UTS): every node has its own, and so is another host to MPI;
 * process ids: when the first process inside ends, the kernel ends all others. That process waits on a pipe which this
   one holds, so nothing outlives the tests, however they end.
@@ -249,7 +249,8 @@ class Rig:
     def power_on(self, name: str) -> None:
         """Start a node; what ran on it before is gone."""
         self.power_off(name)
-        boot = f"hostname {name}; mount -t tmpfs local {self.local}; exec slurmd -D -N {name}"
+        private = f"mount -t tmpfs local {self.local}; mount -t tmpfs memory /dev/shm"
+        boot = f"hostname {name}; {private}; exec slurmd -D -N {name}"
         log = open(self.folder / "log" / f"{name}.out", "ab")  # noqa: SIM115
         self._slurmds[name] = self.popen(["unshare", "--uts", "--mount", "sh", "-c", boot], stdout=log, stderr=log)
         log.close()

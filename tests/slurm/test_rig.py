@@ -50,6 +50,12 @@ def test_temporary_files_stay_on_their_node(cluster):
     assert not (cluster.local / "mine").exists()
 
 
+def test_shared_memory_is_shared_on_a_node_only(cluster):
+    cluster.run("srun", "--nodelist=node1", "touch", "/dev/shm/of-one-node")
+    found = cluster.run("srun", "--nodes=4", "ls", "/dev/shm").stdout
+    assert found.count("of-one-node") == 1
+
+
 def test_configuration_is_found_without_variables(cluster):
     out = cluster.run("env", "-i", "/usr/bin/scontrol", "show", "config").stdout
     assert "ClusterName             = rig" in out
