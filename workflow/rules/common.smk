@@ -19,12 +19,12 @@ for name, first in (("PYTHONPATH", KERNELS), ("PATH", str(Path(sys.executable).p
 from streaming_attention.campaign import specs
 from streaming_attention.campaign.config import ConfigError, load_config
 from streaming_attention.campaign.figures import FIGURES
+from streaming_attention.campaign.handover import hand_over, machine_of_controller
 from streaming_attention.campaign.plan import make_plan
 from streaming_attention.campaign.point import spec as point_spec
 from streaming_attention.campaign.sizing import job_size
 from streaming_attention.campaign.tables import TABLES
 from streaming_attention.machine.layout import Layout
-from streaming_attention.machine.topology import Machine
 from streaming_attention.models import tensor_bytes
 from streaming_attention.registry import METHODS
 from streaming_attention.sources import sources_of as package_sources
@@ -61,14 +61,8 @@ def load_campaign():
         sys.exit(str(error))
 
 
-def machine_of_controller():
-    """In a job, the machine that its controller saw: a node, or the part of it that a job may use, looks different."""
-    text = os.environ.get("STREAMING_ATTENTION_MACHINE")
-    return Machine(**json.loads(text)) if text else None
-
-
 CAMPAIGN = load_campaign()
-os.environ["STREAMING_ATTENTION_MACHINE"] = json.dumps(CAMPAIGN.machine.as_config())
+hand_over(CAMPAIGN.machine)
 PLAN = make_plan(CAMPAIGN)
 RESULTS = f"results/{CAMPAIGN.name}"
 PLAN_TABLE = f"{RESULTS}/plan.csv"
