@@ -1,7 +1,7 @@
 """What a controller hands to the processes of its jobs: the machine it has seen, through the environment.
 
-A job's processes read the config again. On a node, or in the part of one that a job may use, ``machine: auto`` would see
-another machine, ``powers`` would be other numbers, and the job's own point might not exist.
+A job's processes read the config again. On a node, or in the part of it that a job may use, ``machine: auto`` sees
+another machine, ``powers`` are other numbers, and the job's own point might not exist.
 """
 
 from __future__ import annotations
