@@ -6,6 +6,7 @@ Imports are read from the syntax tree, not followed at run time, so that a workf
 from __future__ import annotations
 
 import ast
+import functools
 import hashlib
 from collections.abc import Iterable
 from pathlib import Path
@@ -38,7 +39,7 @@ def sources_of(modules: Iterable[str]) -> tuple[Path, ...]:
         path = pending.pop()
         if path not in found:
             found.add(path)
-            pending += filter(None, map(_file_of, _imports(path)))
+            pending += filter(None, map(_file_of, _imports(path, path.stat().st_mtime_ns)))
     return tuple(sorted(found))
 
 
@@ -67,7 +68,8 @@ def _file_of(name: str) -> Path | None:
     return next((path for path in (stem.with_suffix(".py"), stem / "__init__.py") if path.is_file()), None)
 
 
-def _imports(path: Path) -> list[str]:
+@functools.cache
+def _imports(path: Path, modified: int) -> list[str]:
     """Names that may be modules: ``from a import b`` can mean the module a or the module a.b."""
     names = []
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

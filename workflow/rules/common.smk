@@ -148,6 +148,11 @@ def gate_spec(wildcards):
     return specs.gate_spec(CAMPAIGN, wildcards.method, wildcards.dtype, wildcards.mode)
 
 
+def half_a_node(wildcards):
+    """Memory of one rank for STREAM, whose arrays are 4 times caches that only the node itself knows."""
+    return CAMPAIGN.machine.memory_bytes // 2 // LAYOUTS[wildcards.layout].ranks_per_node
+
+
 def job_resources(layout_of, seconds_of=lambda wildcards: 150, bytes_of=lambda wildcards: 0):
     """Resources of a rule that starts ranks, each as a function of its wildcards."""
 

@@ -12,7 +12,7 @@ rule measure_ceilings:
         "../../envs/measure.yaml"
     threads: lambda wc: LAYOUTS[wc.layout].workers
     resources:
-        **job_resources(lambda wc: LAYOUTS[wc.layout]),
+        **job_resources(lambda wc: LAYOUTS[wc.layout], bytes_of=half_a_node),
         exclusive=1,
         launcher=LAUNCHER,
     params:
