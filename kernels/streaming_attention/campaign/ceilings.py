@@ -15,10 +15,10 @@ from collections.abc import Callable
 from streaming_attention.bandwidth import gemm, stream
 from streaming_attention.campaign.environment import describe_job, now
 from streaming_attention.campaign.jit import compile_timer
+from streaming_attention.campaign.process import Process
 from streaming_attention.campaign.protocol import Protocol, Sampler
 from streaming_attention.distributed.team import Team
 from streaming_attention.machine import affinity, topology
-from streaming_attention.machine.layout import Layout
 
 CACHE_MULTIPLE = 4
 """Every STREAM array is this many times the last-level caches in use: McCalpin's rule."""
@@ -27,20 +27,20 @@ FEWEST_ELEMENTS = 8_000_000
 GEMM_SIZE = 2048
 
 
-def measure_ceilings(job: dict, team: Team, variables: dict) -> dict:
+def measure_ceilings(job: dict, team: Team, process: Process) -> dict:
     """Measure every ceiling of a layout and return the record, unsealed."""
     begin, started = time.perf_counter(), now()
-    layout, protocol = Layout(**job["layout"]), Protocol.from_dict(job["protocol"])
+    protocol = Protocol.from_dict(job["protocol"])
     elements = stream_elements(team)
-    entries = [_stream(name, elements, layout, protocol, team) for name in stream.KERNELS]
-    entries.append(_gemm(layout, protocol, team))
+    entries = [_stream(name, elements, protocol, team, process) for name in stream.KERNELS]
+    entries.append(_gemm(protocol, team, process))
     return {
         "schema": 1,
         "kind": "ceilings",
         **{key: job[key] for key in ("id", "campaign", "layout", "protocol", "log", "repeat_command")},
         "started": started,
         "seconds": time.perf_counter() - begin,
-        "environment": describe_job(team, variables),
+        "environment": describe_job(team, process),
         "ceilings": entries,
     }
 
@@ -53,27 +53,31 @@ def stream_elements(team: Team) -> int:
     return max(team.gather(max(FEWEST_ELEMENTS, -(-CACHE_MULTIPLE * cache // len(here) // stream.ITEM_BYTES))))
 
 
-def _stream(name: str, elements: int, layout: Layout, protocol: Protocol, team: Team) -> dict:
+def _stream(name: str, elements: int, protocol: Protocol, team: Team, process: Process) -> dict:
     entry = {"name": name, "unit": "GB/s", "elements": elements, "work_per_call": stream.bytes_per_call(name, elements)}
-    return entry | _rates(lambda: stream.prepare_stream(name, elements, layout.threads), entry, protocol, team)
+    threads = process.layout.threads
+    return entry | _rates(lambda: stream.prepare_stream(name, elements, threads), entry, protocol, team, process)
 
 
-def _gemm(layout: Layout, protocol: Protocol, team: Team) -> dict:
+def _gemm(protocol: Protocol, team: Team, process: Process) -> dict:
     entry = {
         "name": "gemm_fp32",
         "unit": "GFLOP/s",
         "elements": GEMM_SIZE,
         "work_per_call": gemm.flops_per_call(GEMM_SIZE),
     }
-    return entry | _rates(lambda: gemm.prepare_gemm(GEMM_SIZE, layout.threads), entry, protocol, team)
+    threads = process.layout.threads
+    return entry | _rates(lambda: gemm.prepare_gemm(GEMM_SIZE, threads), entry, protocol, team, process)
 
 
-def _rates(prepare: Callable, entry: dict, protocol: Protocol, team: Team) -> dict:
+def _rates(prepare: Callable, entry: dict, protocol: Protocol, team: Team, process: Process) -> dict:
     """Rates of all ranks together, in 1e9 per second; none unless every rank's result is right."""
     with compile_timer() as durations:
         ceiling = prepare()
         ceiling()
-    timing = Sampler(protocol, team).run({entry["name"]: [("compute", ceiling)]})[entry["name"]]
+    process.crews.muster()
+    with process.seated():
+        timing = Sampler(protocol, team).run({entry["name"]: [("compute", ceiling)]})[entry["name"]]
     error = team.maximum([ceiling.error()])[0]
     ceiling.close()
     right = error <= ceiling.tolerance

@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from streaming_attention.campaign.jit import package_digest
+from streaming_attention.campaign.process import Process
 from streaming_attention.distributed.team import Team
 from streaming_attention.machine import affinity, isa, memory, topology
 
@@ -24,14 +25,13 @@ def now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def describe_job(team: Team, variables: dict) -> dict:
+def describe_job(team: Team, process: Process) -> dict:
     """The environment of a job for its record; every rank calls it, every rank gets the same.
 
     Parameters
     ----------
     team : Team
-    variables : dict
-        What :func:`streaming_attention.machine.variables.settle_variables` returned.
+    process : Process
     """
     commit, dirty = git_commit()
     return {
@@ -40,11 +40,11 @@ def describe_job(team: Team, variables: dict) -> dict:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": package_versions(),
-        "variables": variables,
+        "variables": process.variables,
         "threading_layer": threading_layer(),
         "blas": blas_libraries(),
         "mpi": team.mpi_version(),
-        "ranks": team.gather(describe_rank(team.rank)),
+        "ranks": team.gather(describe_rank(team.rank) | {"threads_bound": process.crews.bound}),
     }
 
 

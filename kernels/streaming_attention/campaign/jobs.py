@@ -1,4 +1,4 @@
-"""The jobs of a campaign by command: each takes (job, team, variables) and returns an unsealed record."""
+"""The jobs of a campaign by command: each takes (job, team, process) and returns an unsealed record."""
 
 from __future__ import annotations
 

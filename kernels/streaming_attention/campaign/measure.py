@@ -10,6 +10,7 @@ from streaming_attention.campaign.accuracy import Examiner
 from streaming_attention.campaign.ceilings import stream_elements
 from streaming_attention.campaign.contender import Contender, Refused, Ring, enter, examine
 from streaming_attention.campaign.environment import describe_job, now
+from streaming_attention.campaign.process import Process
 from streaming_attention.campaign.protocol import Protocol, Sampler
 from streaming_attention.distributed.team import Team
 from streaming_attention.inputs import make_inputs, refill
@@ -19,7 +20,7 @@ from streaming_attention.registry import Choice
 from streaming_attention.workload import Workload
 
 
-def measure_point(spec: dict, team: Team, variables: dict) -> dict:
+def measure_point(spec: dict, team: Team, process: Process) -> dict:
     """Run one point and return its record, unsealed.
 
     Parameters
@@ -29,15 +30,17 @@ def measure_point(spec: dict, team: Team, variables: dict) -> dict:
         methods that the gate has stopped, with the reason; ``log`` and ``repeat_command`` for the record.
     team : Team
         Already bound and of the layout's size.
-    variables : dict
-        The settled environment variables, for the record.
+    process : Process
+        Its threads are seated while methods are timed.
     """
     begin, started = time.perf_counter(), now()
     ring = _make_ring(spec, team)
     contenders = [Contender(Choice(entry["method"], entry["options"])) for entry in spec["methods"]]
     for contender in contenders:
         enter(contender, ring)
-    _time(contenders, ring)
+        process.crews.muster()
+    with process.seated():
+        _time(contenders, ring)
     _check_again(contenders, ring)
     return {
         "schema": 1,
@@ -47,7 +50,7 @@ def measure_point(spec: dict, team: Team, variables: dict) -> dict:
         "predicted_seconds": spec.get("predicted_seconds"),
         "started": started,
         "seconds": time.perf_counter() - begin,
-        "environment": describe_job(team, variables),
+        "environment": describe_job(team, process),
         "methods": [_entry(contender, ring) for contender in contenders],
     }
 

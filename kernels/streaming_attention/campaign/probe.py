@@ -6,11 +6,12 @@ import time
 from dataclasses import asdict
 
 from streaming_attention.campaign.environment import describe_job, now
+from streaming_attention.campaign.process import Process
 from streaming_attention.distributed.team import Team
 from streaming_attention.machine import topology
 
 
-def probe_environment(job: dict, team: Team, variables: dict) -> dict:
+def probe_environment(job: dict, team: Team, process: Process) -> dict:
     """Return the environment record of this host, unsealed: topology, caches, memory, versions, variables, commit."""
     begin, started = time.perf_counter(), now()
     return {
@@ -18,7 +19,7 @@ def probe_environment(job: dict, team: Team, variables: dict) -> dict:
         "kind": "environment",
         **{key: job[key] for key in ("id", "campaign", "layout", "log", "repeat_command")},
         "started": started,
-        "environment": describe_job(team, variables),
+        "environment": describe_job(team, process),
         "machine": asdict(topology.this_machine()),
         "seconds": time.perf_counter() - begin,
     }

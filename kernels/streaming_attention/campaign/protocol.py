@@ -1,6 +1,8 @@
 """How methods are timed: warm-up, interleaved samples, and when there are enough of them.
 
-One clock for every method: a sample starts when all ranks have arrived and lasts as long as its slowest rank.
+One clock for every method: a sample starts when all ranks have arrived and lasts as long as its slowest rank. No
+method pays for the one before it: its turn starts when the others' threads have stopped spinning, and a short call
+is made once untimed first, which wakes the method's own threads and fills the caches.
 """
 
 from __future__ import annotations
@@ -13,6 +15,10 @@ from dataclasses import asdict, dataclass, field, fields
 from streaming_attention.campaign.statistics import median_interval
 from streaming_attention.distributed.team import Team
 
+QUIET_SECONDS, PATIENCE_SECONDS = 0.0005, 0.1
+"""How often to look whether threads still spin, and how long to wait for them at most."""
+SHORT_SECONDS = 0.05
+"""Calls shorter than this are made once untimed at the start of a turn; waking threads takes 0.1 to 0.3 ms."""
 FEWEST_SAMPLES = 3
 """Fewer samples than this give no interval: a method that can't deliver them within its budget is timed out."""
 
@@ -66,7 +72,8 @@ class Timing:
     """What was seen of one method; all lists have the same length.
 
     ``samples`` are seconds per call, the slowest rank's; ``starts`` seconds since the point's first sample;
-    ``compute`` and ``communication`` the slowest rank's share of each.
+    ``compute`` and ``communication`` the slowest rank's share of each. ``rehearsed``: whether every sample comes
+    after an untimed call. ``seconds_spent`` is everything the method's turns took.
     """
 
     samples: list[float] = field(default_factory=list)
@@ -74,11 +81,36 @@ class Timing:
     compute: list[float] = field(default_factory=list)
     communication: list[float] = field(default_factory=list)
     calls_per_sample: int = 1
+    rehearsed: bool = False
     seconds_spent: float = 0.0
     converged: bool = False
 
 
 Stages = Sequence[tuple[str, Callable[[], None]]]
+
+
+def wait_until_quiet(
+    clock: Callable[[], float] = time.perf_counter,
+    used: Callable[[], float] = time.process_time,
+    sleep: Callable[[float], None] = time.sleep,
+) -> None:
+    """Return once this process's threads use less than a third of a CPU, or after :data:`PATIENCE_SECONDS`.
+
+    The threads of a BLAS or of OpenMP spin for a while after their last call; a method measured meanwhile would share
+    its cores with them.
+
+    Parameters
+    ----------
+    clock, used : callable
+        Seconds that have passed, and seconds of CPU time of all threads.
+    sleep : callable
+    """
+    end = clock() + PATIENCE_SECONDS
+    while clock() < end:
+        begin, before = clock(), used()
+        sleep(QUIET_SECONDS)
+        if used() - before < (clock() - begin) / 3:
+            return
 
 
 class Sampler:
@@ -93,6 +125,8 @@ class Sampler:
         Empties the caches; called before every sample of a cold protocol.
     clock : callable
         Seconds, monotonic.
+    settle : callable
+        Waits until this process's other threads are idle; called before every sample.
     """
 
     def __init__(
@@ -101,8 +135,9 @@ class Sampler:
         team: Team,
         evict: Callable[[], None] | None = None,
         clock: Callable[[], float] = time.perf_counter,
+        settle: Callable[[], None] = wait_until_quiet,
     ):
-        self.protocol, self.team, self.clock = protocol, team, clock
+        self.protocol, self.team, self.clock, self.settle = protocol, team, clock, settle
         self.evict = evict if protocol.cache == "cold" else None
 
     def run(self, contenders: dict[str, Stages]) -> dict[str, Timing]:
@@ -121,19 +156,24 @@ class Sampler:
         seconds = [self._once(stages, 1)[0] for _ in range(max(1, self.protocol.warmup))]
         wanted = self.protocol.min_sample_seconds / max(min(seconds), 1e-9)
         calls = 1 if self.evict else max(1, math.ceil(wanted))
-        return Timing(calls_per_sample=self.team.agree(calls))
+        rehearsed = not self.evict and min(seconds) < SHORT_SECONDS
+        return Timing(calls_per_sample=self.team.agree(calls), rehearsed=self.team.agree(rehearsed))
 
     def _sample(self, stages: Stages, timing: Timing, origin: float) -> None:
+        begin = self.clock()
+        self.settle()
         if self.evict:
             self.evict()
+        if timing.rehearsed:
+            self._once(stages, 1)
         start = self.clock() - origin
         seconds, compute, communication = self._once(stages, timing.calls_per_sample)
         timing.samples.append(seconds)
         timing.starts.append(max(start, 0.0))
         timing.compute.append(compute)
         timing.communication.append(communication)
-        timing.seconds_spent += seconds * timing.calls_per_sample
         timing.converged = timing.converged or self._has_converged(timing.samples)
+        timing.seconds_spent += self.clock() - begin
 
     def _once(self, stages: Stages, calls: int) -> tuple[float, float, float]:
         """Seconds per call (whole, computing, communicating), each the maximum over the ranks."""

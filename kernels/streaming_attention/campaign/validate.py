@@ -8,6 +8,7 @@ from dataclasses import replace
 from streaming_attention.campaign.accuracy import Examiner
 from streaming_attention.campaign.contender import describe_error
 from streaming_attention.campaign.environment import describe_job, now
+from streaming_attention.campaign.process import Process
 from streaming_attention.distributed.team import Team
 from streaming_attention.inputs import make_inputs
 from streaming_attention.machine.layout import Layout
@@ -29,7 +30,7 @@ CASES = {
 """Small enough for a second in all, awkward enough to see a missing rescale, mask, tail, group or empty row."""
 
 
-def validate_method(job: dict, team: Team, variables: dict) -> dict:
+def validate_method(job: dict, team: Team, process: Process) -> dict:
     """Judge one method and return the gate's record, unsealed; a wrong method is a result, not a failure.
 
     Parameters
@@ -50,7 +51,7 @@ def validate_method(job: dict, team: Team, variables: dict) -> dict:
         **{key: job[key] for key in ("log", "repeat_command")},
         "started": started,
         "seconds": time.perf_counter() - begin,
-        "environment": describe_job(team, variables),
+        "environment": describe_job(team, process),
         "sources_digest": method.digest(),
         "status": status,
         "reason": missing or "; ".join(failed) or None,

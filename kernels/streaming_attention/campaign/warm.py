@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from streaming_attention.campaign.environment import describe_job, now
 from streaming_attention.campaign.jit import compile_timer
+from streaming_attention.campaign.process import Process
 from streaming_attention.distributed.team import Team
 from streaming_attention.inputs import make_inputs
 from streaming_attention.registry import METHODS
@@ -17,7 +18,7 @@ SHAPES = (_SMALL, replace(_SMALL, queries=1, causal=False), replace(_SMALL, keys
 """One problem for each code path: rows over threads, one query, keys split over threads."""
 
 
-def compile_method(job: dict, team: Team, variables: dict) -> dict:
+def compile_method(job: dict, team: Team, process: Process) -> dict:
     """Run every code path of a method once and return the compile record, unsealed.
 
     ``jit_seconds`` is what Numba spent compiling (0 when the cache had it all), ``cached_seconds`` the rest of the
@@ -33,7 +34,7 @@ def compile_method(job: dict, team: Team, variables: dict) -> dict:
         **{key: job[key] for key in ("id", "campaign", "method", "dtype", "layout", "log", "repeat_command")},
         "started": started,
         "seconds": time.perf_counter() - begin,
-        "environment": describe_job(team, variables),
+        "environment": describe_job(team, process),
         "sources_digest": method.digest(),
         "status": "infeasible" if missing else "passed",
         "reason": missing,

@@ -13,6 +13,7 @@ import sys
 import traceback
 from pathlib import Path
 
+from streaming_attention.campaign.process import Process
 from streaming_attention.distributed.team import Team, assemble
 from streaming_attention.machine import affinity, isa, topology
 from streaming_attention.machine.layout import Layout
@@ -68,11 +69,12 @@ def _shared_cores(team: Team) -> bool:
 def _run(command: str, job: dict, team: Team, layout: Layout) -> None:
     if "numpy" in sys.modules:
         raise ImportError("NumPy was imported before the thread variables were settled, and its BLAS has read them")
-    variables = settle_variables(layout.threads)
+    process = Process(layout, settle_variables(layout.threads))
     from streaming_attention.campaign import jit, jobs
 
+    process.crews.muster()
     jit.settle_cache(isa.cpu_name())
-    record = jobs.JOBS[command](job, team, variables)
+    record = jobs.JOBS[command](job, team, process)
     if team.rank == 0:
         from streaming_attention.campaign.record import write_record
 

@@ -18,9 +18,14 @@ THREAD_COUNTS = (
     "BLIS_NUM_THREADS",
     "VECLIB_MAXIMUM_THREADS",
 )
-POLICIES = {"NUMBA_THREADING_LAYER": "workqueue", "OMP_WAIT_POLICY": "PASSIVE", "OMP_DYNAMIC": "FALSE"}
+POLICIES = {
+    "NUMBA_THREADING_LAYER": "workqueue",
+    "OMP_WAIT_POLICY": "PASSIVE",
+    "OMP_DYNAMIC": "FALSE",
+    "OPENBLAS_THREAD_TIMEOUT": "20",
+}
 """``workqueue`` is in every Numba wheel (omp needs the system's libgomp); passive waiting keeps one library's idle
-threads off the cores while another library is measured."""
+threads off the cores while another library is measured: OpenBLAS's spin for 2**20 cycles instead of 2**26."""
 
 _PREFIXES = ("OPENBLAS_", "OMP_", "GOMP_", "KMP_", "MKL_", "BLIS_", "NUMBA_", "ATEN_", "DNNL_", "GOTO_")
 _KEPT = ("NUMBA_CACHE_DIR", "NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES")

@@ -22,6 +22,7 @@ import time
 import numpy as np
 from numba import njit
 
+from streaming_attention.machine.seats import Seats, current_cpu, invite, release
 from streaming_attention.simd import jit
 from streaming_attention.simd.compiled import callable_from
 from streaming_attention.simd.memory import (
@@ -149,6 +150,9 @@ class Pool:
         self._state = _aligned(self._memory, LINE)
         self._words = self._memory[(self._state - self._memory.ctypes.data) // 8 :]
         self._wakers: list[threading.Lock] = []
+        self._helpers: list[threading.Thread] = []
+        self._seats: Seats | None = None
+        self._invited: set[int] = set()
         self._scratch = np.empty(0, np.uint8)
         self._base = 0
 
@@ -203,17 +207,25 @@ class Pool:
             self._scratch = np.empty(threads * (scratch_bytes + 2 * PAGE) + PAGE, np.uint8)
             self._base = self._words[SCRATCH] = _aligned(self._scratch, PAGE)
         self._words[SCRATCH_BYTES] = -(-scratch_bytes // PAGE) * PAGE + PAGE
+        if threads > 1 and self._seats is None:
+            self._seats = Seats()
         while len(self._wakers) < threads - 1:
             waker = threading.Lock()
             waker.acquire()
             self._wakers.append(waker)
             arguments = isa, len(self._wakers), waker
-            threading.Thread(target=self._serve, args=arguments, daemon=True, name="attention").start()
+            helper = threading.Thread(target=self._serve, args=arguments, daemon=True, name="attention")
+            helper.start()
+            self._helpers.append(helper)
 
     def _wake(self, threads: int) -> None:
+        """Wake the helpers that were called, each on a CPU of its own and none on the caller's."""
+        here = current_cpu()
         for thread in range(1, threads):
             if self._words[SLEEPING + PER_THREAD * thread] == CALLED:
                 self._words[SLEEPING + PER_THREAD * thread] = AWAKE
+                if here is not None and invite(self._helpers[thread - 1].native_id, self._seats.beside(here, thread)):
+                    self._invited.add(thread)
                 self._wakers[thread - 1].release()
 
     def _serve(self, isa, thread: int, waker) -> None:
@@ -221,6 +233,9 @@ class Pool:
         while not self._words[CLOSED]:
             callable_from(_help, isa, 2)(self._state, thread)
             waker.acquire()
+            if thread in self._invited:  # and came: from here on the scheduler may move it
+                self._invited.discard(thread)
+                release(0, self._seats.cpus)
 
 
 _pool = Pool()

@@ -379,4 +379,5 @@ def _rank(rank: int, layout: Layout) -> dict:
         "pid": 4000 + rank,
         "slurm_job_id": None,
         "slurm_step_id": None,
+        "threads_bound": 1,
     }

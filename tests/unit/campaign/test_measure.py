@@ -9,8 +9,10 @@ import pytest
 from streaming_attention import registry
 from streaming_attention.campaign import contender
 from streaming_attention.campaign.measure import measure_point
+from streaming_attention.campaign.process import Process
 from streaming_attention.campaign.record import load_record, write_record
 from streaming_attention.distributed.team import Team
+from streaming_attention.machine.layout import Layout
 from streaming_attention.prepared import Prepared
 
 VARIABLES = {"set": {}, "removed": {}}
@@ -83,7 +85,7 @@ def measure(monkeypatch):
             "log": "x.log",
             "repeat_command": "none",
         }
-        return measure_point(spec, Team(), VARIABLES)
+        return measure_point(spec, Team(), Process(Layout(**spec["layout"]), VARIABLES))
 
     return run
 

@@ -1,9 +1,18 @@
 """The sampler is driven by a clock that only the methods under test advance, so that no test depends on a machine."""
 
+import itertools
+
 import numpy as np
 import pytest
 
-from streaming_attention.campaign.protocol import FEWEST_SAMPLES, Protocol, Sampler
+from streaming_attention.campaign.protocol import (
+    FEWEST_SAMPLES,
+    PATIENCE_SECONDS,
+    QUIET_SECONDS,
+    Protocol,
+    Sampler,
+    wait_until_quiet,
+)
 from streaming_attention.distributed.team import Team
 
 
@@ -74,7 +83,8 @@ def test_a_short_call_is_repeated_within_a_sample_and_reported_per_call():
     timing = sampler(clock, warmup=1, min_samples=3, min_sample_seconds=1e-3).run(jobs)["short"]
     assert timing.calls_per_sample == 10
     assert timing.samples == pytest.approx([1e-4] * 3)
-    assert len(diary) == 1 + 3 * 10
+    assert timing.rehearsed
+    assert len(diary) == 1 + 3 * (1 + 10)
 
 
 def test_stages_are_told_apart_and_add_up():
@@ -108,6 +118,30 @@ def test_a_fast_method_goes_on_beside_a_noisy_one_so_that_their_ratio_is_interle
     timings = sampler(clock, warmup=1, max_seconds=1.0).run(jobs)
     assert timings["steady"].converged
     assert len(timings["steady"].samples) == len(timings["noisy"].samples)
+
+
+def test_a_turn_begins_when_other_threads_are_quiet_and_its_untimed_call_leaves_no_trace():
+    clock, diary = Clock(), []
+    jobs = {"A": [("compute", Job(clock, "A", itertools.cycle([0.03, 0.01]), diary))]}
+    protocol = Protocol(warmup=1, min_samples=4, max_seconds=0.3)
+    timing = Sampler(protocol, Team(), clock=clock, settle=lambda: diary.append("settle")).run(jobs)["A"]
+    assert diary == ["A"] + ["settle", "A", "A"] * len(timing.samples)
+    assert timing.seconds_spent == pytest.approx(0.04 * len(timing.samples))
+    assert timing.samples[0] == pytest.approx(0.03)
+
+
+@pytest.mark.parametrize(
+    ("spinning", "waited"),
+    [(0.0, QUIET_SECONDS), (20 * QUIET_SECONDS, 21 * QUIET_SECONDS), (1.0, PATIENCE_SECONDS)],
+)
+def test_quiet_means_that_no_other_thread_uses_a_cpu(spinning, waited):
+    clock = Clock()
+
+    def sleep(seconds):
+        clock.now += seconds
+
+    wait_until_quiet(clock, used=lambda: min(clock.now, spinning), sleep=sleep)
+    assert clock.now == pytest.approx(waited, abs=1.01 * QUIET_SECONDS)
 
 
 def test_keys_that_only_the_plan_needs_are_left_out_of_the_protocol():

@@ -21,6 +21,7 @@ def attention_record():
         "pid": 1,
         "slurm_job_id": None,
         "slurm_step_id": None,
+        "threads_bound": 1,
     }
     error = {
         "relative_l2": 1e-7,
