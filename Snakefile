@@ -10,6 +10,7 @@ min_version("9.20")
 
 
 include: "workflow/rules/common.smk"
+include: "workflow/rules/cluster.smk"
 include: "workflow/rules/plan.smk"
 include: "workflow/rules/environment.smk"
 include: "workflow/rules/compile.smk"
@@ -21,6 +22,11 @@ include: "workflow/rules/figures.smk"
 include: "workflow/rules/provenance.smk"
 include: "workflow/rules/compare.smk"
 include: "workflow/rules/report.smk"
+
+
+onstart:
+    print(f"{CAMPAIGN.name}: {PLAN.totals()}", file=sys.stderr)
+    take_over_cluster()
 
 
 # Every record and every result by name, not only the last step: what is deleted or set aside is made again.

@@ -11,12 +11,12 @@ from project import Project
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")  # no test depends on how fast the machine is
 
-NEVER_SKIPPED_IN_CI = [Path(__file__).parent / name for name in ("mpi", "report", "workflow")]
+NEVER_SKIPPED_IN_CI = [Path(__file__).parent / name for name in ("mpi", "report", "slurm", "workflow")]
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
-    """In CI a test that starts ranks, the workflow or a browser may not skip: there the machine has what it needs."""
+    """In CI a test that starts ranks, a workflow, a cluster or a browser may not skip: there it has all it needs."""
     report = yield
     required = os.environ.get("CI") and any(parent in item.path.parents for parent in NEVER_SKIPPED_IN_CI)
     if required and report.skipped and not hasattr(report, "wasxfail"):

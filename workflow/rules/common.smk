@@ -2,7 +2,6 @@
 
 import functools
 import json
-import math
 import os
 import re
 import sys
@@ -20,8 +19,10 @@ for name, first in (("PYTHONPATH", KERNELS), ("PATH", str(Path(sys.executable).p
 from streaming_attention.campaign import specs
 from streaming_attention.campaign.config import ConfigError, load_config
 from streaming_attention.campaign.figures import FIGURES
+from streaming_attention.campaign.handover import hand_over, machine_of_controller
 from streaming_attention.campaign.plan import make_plan
 from streaming_attention.campaign.point import spec as point_spec
+from streaming_attention.campaign.sizing import job_size
 from streaming_attention.campaign.tables import TABLES
 from streaming_attention.machine.layout import Layout
 from streaming_attention.models import tensor_bytes
@@ -49,12 +50,19 @@ def load_campaign():
     if len(files) > 1:
         sys.exit("--configfile: names several files, which are not merged; allowed: one file")
     try:
-        return load_config(os.path.relpath(files[0]), overrides=as_typed(dict(workflow.config_settings.config)))
+        campaign = load_config(
+            os.path.relpath(files[0]),
+            overrides=as_typed(dict(workflow.config_settings.config)),
+            machine=machine_of_controller(),
+        )
+        make_plan(campaign).check_budget()
+        return campaign
     except ConfigError as error:
         sys.exit(str(error))
 
 
 CAMPAIGN = load_campaign()
+hand_over(CAMPAIGN.machine)
 PLAN = make_plan(CAMPAIGN)
 RESULTS = f"results/{CAMPAIGN.name}"
 PLAN_TABLE = f"{RESULTS}/plan.csv"
@@ -62,11 +70,15 @@ POINTS = {point.id: point for point in CAMPAIGN.points}
 LAYOUTS = {layout.slug: layout for layout in CAMPAIGN.layouts}
 SECONDS = {row.id: row.predicted_seconds for row in PLAN.rows}
 
+PLACE = {
+    name: value
+    for name, value in (("slurm_partition", CAMPAIGN.partition), ("constraint", CAMPAIGN.constraint))
+    if value
+}
+"""Where jobs go, if the config says so: the profile's partition counts otherwise."""
+
 LAUNCHER = "mpiexec -n {ranks}"
 """What starts several ranks; a profile says otherwise with set-resources: launcher."""
-
-START_UP_MB, RANK_MB = 1000, 400
-"""Memory of a job before any tensor: Snakemake's two processes and the supervisor; Python, NumPy and Numba of a rank."""
 
 
 wildcard_constraints:
@@ -142,21 +154,14 @@ def half_a_node(wildcards):
 
 
 def job_resources(layout_of, seconds_of=lambda wildcards: 150, bytes_of=lambda wildcards: 0):
-    """Resources of a rule that starts ranks, as functions of its wildcards.
+    """Resources of a rule that starts ranks, each as a function of its wildcards."""
 
-    SLURM gets ranks as tasks and threads as cores of a task, on whole nodes. ``mpi`` is set for every such rule, empty
-    for one rank: then the job is not wrapped in a step of its own, inside which the ranks' own srun would wait for ever.
-    ``limit`` (seconds) is the supervisor's, which can say what it ended; ``runtime`` (minutes) is SLURM's, a little later.
-    """
-    limit = lambda wildcards: 300 + math.ceil(4 * seconds_of(wildcards))
-    return {
-        "mpi": lambda wildcards: "srun" if layout_of(wildcards).ranks > 1 else "",
-        "nodes": lambda wildcards: layout_of(wildcards).nodes,
-        "tasks": lambda wildcards: layout_of(wildcards).ranks,
-        "cpus_per_task": lambda wildcards: layout_of(wildcards).threads,
-        "slurm_extra": lambda wildcards: f"--exclusive --ntasks-per-node={layout_of(wildcards).ranks_per_node}",
-        "mem_mb": lambda wildcards: START_UP_MB
-        + layout_of(wildcards).ranks_per_node * (RANK_MB + bytes_of(wildcards) // 2**20),
-        "limit": limit,
-        "runtime": lambda wildcards: 5 + limit(wildcards) // 60,
-    }
+    @functools.cache
+    def size(layout, seconds, rank_bytes):
+        return job_size(layout, CAMPAIGN.machine, seconds, rank_bytes)
+
+    def resource(name):
+        return lambda wildcards: size(layout_of(wildcards), seconds_of(wildcards), bytes_of(wildcards))[name]
+
+    names = ("mpi", "nodes", "tasks", "cpus_per_task", "mem_mb", "limit", "runtime", "slurm_extra")
+    return {name: resource(name) for name in names} | PLACE

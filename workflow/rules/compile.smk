@@ -11,6 +11,7 @@ rule compile_method:
     conda:
         "../../envs/measure.yaml"
     resources:
+        **PLACE,
         exclusive=1,
         cpus_per_task=2,
     params:

@@ -9,6 +9,7 @@ rule probe_environment:
     conda:
         "../../envs/measure.yaml"
     resources:
+        **PLACE,
         exclusive=1,
     params:
         spec=lambda wc: as_json(specs.environment_spec(CAMPAIGN)),

@@ -29,7 +29,3 @@ rule plan:
         text=lambda wc: PLAN.to_text(),
     shell:
         "printf '%s\n' {params.text:q} | tee {log:q}"
-
-
-onstart:
-    print(f"{CAMPAIGN.name}: {PLAN.totals()}", file=sys.stderr)

@@ -1,8 +1,9 @@
 """The command line: ``streaming-attention COMMAND``; each command is one step of a campaign.
 
-``plan`` shows what a config would measure. ``measure``, ``ceilings``, ``gate`` and ``compile`` run one job under a
-supervisor; the workflow calls them, and each record names the command that repeats it without the workflow.
-``compare`` joins two tables of measurements, ``verify`` walks a campaign's figures back to their records.
+``plan`` shows what a config would measure, ``cluster`` what SLURM has. ``measure``, ``ceilings``, ``gate`` and
+``compile`` run one job under a supervisor; the workflow calls them, and each record names the command that repeats it
+without the workflow. ``compare`` joins two tables of measurements, ``verify`` walks a campaign's figures back to their
+records.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from streaming_attention.campaign import launch, specs
 from streaming_attention.campaign.gate import refused_methods
 from streaming_attention.campaign.progress import progress_line
 from streaming_attention.campaign.record import load_record
+from streaming_attention.machine.slurm.commands import SlurmError
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -25,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         return options.run(options) or 0
-    except (launch.JobFailed, ValueError, OSError) as error:
+    except (launch.JobFailed, SlurmError, ValueError, OSError) as error:
         print(f"streaming-attention {options.command}: {error}", file=sys.stderr)
         return 1
 
@@ -34,6 +36,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="streaming-attention", description="Measure attention on CPUs.")
     commands = parser.add_subparsers(dest="command", required=True)
     _add_plan(commands)
+    _add_cluster(commands)
     for name, summary in _JOB_SUMMARIES.items():
         _add_job(commands, name, summary)
     _add_compare(commands)
@@ -67,6 +70,18 @@ def _plan(options) -> None:
         from streaming_attention.campaign.files import write_atomically
 
         write_atomically(options.csv, plan.to_csv())
+
+
+def _add_cluster(commands) -> None:
+    command = commands.add_parser("cluster", help="show the partitions of a SLURM cluster and what is free")
+    command.set_defaults(run=_cluster)
+
+
+def _cluster(options) -> None:
+    from streaming_attention.machine.slurm import Cluster
+    from streaming_attention.machine.slurm.overview import overview
+
+    print(overview(Cluster()))
 
 
 def _add_job(commands, name: str, summary: str) -> None:

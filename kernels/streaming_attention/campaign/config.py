@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
-from streaming_attention.campaign.document import ConfigError, Document, read_document
+from streaming_attention.campaign.document import ConfigError, Document, read_document, show
 from streaming_attention.campaign.files import SCHEMAS
 from streaming_attention.campaign.point import Point, ordered, refusals
 from streaming_attention.campaign.schema import check, read_schema, with_defaults
 from streaming_attention.campaign.sweep import Sweep
 from streaming_attention.machine.layout import Layout
+from streaming_attention.machine.slurm import Cluster, SlurmError
 from streaming_attention.machine.topology import Machine, TopologyError, this_machine
 
 __all__ = ["SCHEMA", "Campaign", "ConfigError", "load_config"]
@@ -42,6 +43,10 @@ class Campaign:
         By point id and label, why a method can't run there; points without such a method are left out.
     origins : dict
         By point id, the sweeps that ask for it.
+    budget : dict
+        Limits of ``node_hours``, ``core_hours`` and ``job_minutes``, as far as the config sets them.
+    partition, constraint : str or None
+        Where a cluster's jobs must go, if the config says so.
     """
 
     path: str
@@ -55,6 +60,9 @@ class Campaign:
     infeasible: tuple[Point, ...]
     reasons: dict[str, dict[str, str]]
     origins: dict[str, tuple[str, ...]]
+    budget: dict[str, float] = field(default_factory=dict)
+    partition: str | None = None
+    constraint: str | None = None
 
     @cached_property
     def _by_id(self) -> dict[str, Point]:
@@ -96,7 +104,7 @@ def load_config(
     overrides : mapping, optional
         Laid over the file key by key, at every depth: what the command line sets.
     machine : Machine, optional
-        Stands for ``machine: auto`` instead of the machine this process runs on.
+        Stands for ``auto``, ``slurm`` or a partition instead of asking: a job must see the machine its controller saw.
     schema_path : Path
 
     Raises
@@ -124,6 +132,8 @@ def load_config(
         infeasible=tuple(point for point in points if point.id in stopped),
         reasons=reasons,
         origins=origins,
+        budget=data["budget"],
+        **_place(data["machine"]),
     )
 
 
@@ -143,12 +153,24 @@ def _unfold(sweeps: Iterable[Sweep]) -> tuple[list[Point], dict[str, tuple[str, 
 
 def _machine(document: Document, machine: Machine | None) -> Machine:
     described = document.data["machine"]
-    if described != "auto":
+    asked = _place(described)
+    if described not in ("auto", "slurm") and not asked:
         return Machine(**described)
     try:
-        return machine or this_machine()
-    except TopologyError as error:
-        raise document.error(("machine",), f"is auto, but {error}", "a mapping that describes the machine") from error
+        return machine or (this_machine() if described == "auto" else _nodes_of_slurm(**asked))
+    except (TopologyError, SlurmError) as error:
+        problem = f"is {show(described)}, but {error}"
+        raise document.error(("machine",), problem, "a mapping that describes the machine") from error
+
+
+def _place(described: str | dict) -> dict:
+    """Partition and constraint, of a machine that names them."""
+    names_one = isinstance(described, dict) and "partition" in described
+    return {key: described.get(key) for key in ("partition", "constraint")} if names_one else {}
+
+
+def _nodes_of_slurm(partition: str | None = None, constraint: str | None = None) -> Machine:
+    return Cluster().machine(partition, constraint)
 
 
 def _check_fields(document: Document) -> None:

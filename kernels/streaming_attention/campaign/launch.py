@@ -21,6 +21,8 @@ from pathlib import Path
 
 from streaming_attention.campaign.record import RecordError, load_record
 from streaming_attention.machine.layout import Layout
+from streaming_attention.machine.slurm.allocation import allocation_variables
+from streaming_attention.machine.slurm.commands import SlurmError
 
 MPIEXEC = "mpiexec -n {ranks}"
 """Launcher of several ranks on this host; a profile gives another one for a cluster."""
@@ -43,8 +45,8 @@ def run_job(command: str, job: dict, launcher: str = MPIEXEC, limit: float | Non
     job : dict
         Its description; ``layout``, ``output`` and ``log`` are read here.
     launcher : str
-        Command line that starts the ranks; ``{nodes} {ranks} {ranks_per_node} {threads}`` are filled in. A single rank
-        starts without it, unless it is ``srun``, which also binds.
+        Command line that starts the ranks; ``{nodes} {ranks} {ranks_per_node} {ranks_per_socket} {threads}
+        {distribution}`` are filled in. A single rank starts without it, unless it is ``srun``, which also binds.
     limit : float, optional
         Seconds after which the job is ended.
 
@@ -62,11 +64,11 @@ def run_job(command: str, job: dict, launcher: str = MPIEXEC, limit: float | Non
     for path in (output, log):
         path.parent.mkdir(parents=True, exist_ok=True)
     output.unlink(missing_ok=True)
-    with tempfile.TemporaryDirectory(prefix="streaming-attention-") as scratch:
+    with tempfile.TemporaryDirectory(prefix=".job-", dir=log.parent) as scratch:  # every node has its own /tmp
         job_file = Path(scratch) / "job.json"
         job_file.write_text(json.dumps(job))
         arguments = command_line(command, str(job_file), Layout(**job["layout"]), launcher)
-        code = _supervise(arguments, log, limit)
+        code = _supervise(arguments, log, limit, _environment(arguments[0], Layout(**job["layout"])))
     return _accept(code, output, log, limit)
 
 
@@ -80,7 +82,9 @@ def command_line(command: str, job_file: str, layout: Layout, launcher: str) -> 
         "nodes": layout.nodes,
         "ranks": layout.ranks,
         "ranks_per_node": layout.ranks_per_node,
+        "ranks_per_socket": layout.ranks_per_socket,
         "threads": layout.threads,
+        "distribution": "cyclic" if layout.sockets > 1 else "block",
     }
     return [_program(words[0]), *(word.format(**counts) for word in words[1:]), *worker]
 
@@ -94,7 +98,17 @@ def _program(name: str) -> str:
     return found
 
 
-def _supervise(arguments: Sequence[str], log: Path, limit: float | None) -> int | None:
+def _environment(program: str, layout: Layout) -> dict[str, str]:
+    """This process's variables, and for a launcher in a SLURM job those that Snakemake took away."""
+    if layout.ranks == 1 or Path(program).name == "srun":
+        return dict(os.environ)
+    try:
+        return {**os.environ, **allocation_variables(layout, os.environ)}
+    except SlurmError as error:
+        raise JobFailed(str(error)) from error
+
+
+def _supervise(arguments: Sequence[str], log: Path, limit: float | None, environment: dict[str, str]) -> int | None:
     """Exit code of the command, None when the time limit struck; its process group is gone afterwards."""
     with open(log, "ab") as stream:
         stream.write(f"$ {shlex.join(arguments)}\n".encode())
@@ -104,6 +118,7 @@ def _supervise(arguments: Sequence[str], log: Path, limit: float | None) -> int 
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=stream,
+            env=environment,
             start_new_session=True,
             preexec_fn=_die_with_parent,
         )

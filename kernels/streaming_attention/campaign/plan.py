@@ -7,7 +7,7 @@ import io
 from dataclasses import astuple, dataclass, fields
 
 from streaming_attention import models
-from streaming_attention.campaign.config import Campaign
+from streaming_attention.campaign.config import Campaign, ConfigError
 from streaming_attention.campaign.point import Point, predict_seconds
 
 _SHOWN = ("workload", "queries", "keys", "heads", "layout", "repeat", "methods", "seconds")
@@ -62,6 +62,7 @@ class Totals:
     infeasible_points: int
     infeasible_measurements: int
     seconds: float
+    longest_seconds: float
     node_hours: float
     core_hours: float
 
@@ -69,7 +70,7 @@ class Totals:
         return (
             f"{self.points} points with {self.measurements} measurements; "
             f"{self.infeasible_points} points and {self.infeasible_measurements} measurements are infeasible\n"
-            f"predicted: {clock(self.seconds)} one after the other, "
+            f"predicted: {clock(self.seconds)} one after the other, the longest job {clock(self.longest_seconds)}; "
             f"{self.node_hours:.2f} node-hours, {self.core_hours:.2f} core-hours"
         )
 
@@ -99,9 +100,30 @@ class Plan:
             infeasible_points=len(self.rows) - len(planned),
             infeasible_measurements=asked - possible,
             seconds=sum(row.predicted_seconds for row in planned),
+            longest_seconds=max((row.predicted_seconds for row in planned), default=0.0),
             node_hours=sum(row.predicted_seconds * row.nodes for row in planned) / 3600,
             core_hours=sum(row.core_hours for row in planned),
         )
+
+    def check_budget(self) -> None:
+        """Raise where the plan costs more than the config allows.
+
+        Raises
+        ------
+        ConfigError
+            Naming the limit and what the plan needs.
+        """
+        totals = self.totals()
+        needs = {
+            "node_hours": totals.node_hours,
+            "core_hours": totals.core_hours,
+            "job_minutes": totals.longest_seconds / 60,
+        }
+        for name, limit in self.campaign.budget.items():
+            if needs[name] > limit:
+                needed, unit = f"{needs[name]:.3g}", name.replace("_", "-")
+                where = f"{self.campaign.path}: budget.{name}"
+                raise ConfigError(f"{where}: is {limit:g}, but the plan needs {needed} {unit}; nothing was started")
 
     def to_csv(self) -> str:
         """A header and a line per point."""

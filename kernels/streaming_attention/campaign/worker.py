@@ -7,15 +7,16 @@ The job is a JSON file written by the supervisor (:mod:`streaming_attention.camp
 
 from __future__ import annotations
 
+import importlib
 import json
-import socket
 import sys
 import traceback
+from contextlib import suppress
 from pathlib import Path
 
 from streaming_attention.campaign.process import Process
 from streaming_attention.distributed.team import Team, assemble
-from streaming_attention.machine import affinity, isa, topology
+from streaming_attention.machine import affinity, binding, isa
 from streaming_attention.machine.layout import Layout
 from streaming_attention.machine.variables import settle_variables
 
@@ -41,29 +42,26 @@ def main(arguments: list[str]) -> int:
 
 
 def place(team: Team, layout: Layout) -> None:
-    """Bind this rank as the layout says and see to it that no two ranks share a core.
+    """Bind this rank as the layout says and see to it that every rank is where it should be.
 
-    A launcher that has already given the rank exactly its number of cores (srun) is believed.
+    CPUs that a launcher (srun) gave to one rank alone are where it stays; those that all were given are shared out.
 
     Raises
     ------
     streaming_attention.machine.affinity.BindingError
-        The cores are not there, or ranks overlap; every rank raises alike.
+        Other hosts, cores or sockets than the layout's; every rank raises alike.
     """
+    seats = team.gather(binding.seat())
+    _refuse(binding.crowding(seats, layout))
     if layout.binding == "none":
         return
-    cpus, local_rank = affinity.allowed_cpus(), team.local_rank()
-    given = all(team.gather(len(cpus) == layout.threads)) and not _shared_cores(team)
-    if not given:
-        sockets = topology.socket_cores("/", cpus)
-        share = affinity.share_of_rank(sockets, layout.sockets, layout.ranks_per_socket, layout.threads, local_rank)
-        affinity.bind(share)
-    if _shared_cores(team):
-        raise affinity.BindingError(f"ranks share cores: {team.gather(affinity.allowed_cpus())}")
+    affinity.bind(binding.cpus_of_rank(seats, team.rank, layout))
+    _refuse(binding.misbinding(team.gather(binding.seat()), layout))
 
 
-def _shared_cores(team: Team) -> bool:
-    return bool(affinity.overlaps(team.gather((socket.gethostname(), affinity.allowed_cpus()))))
+def _refuse(reason: str | None) -> None:
+    if reason:
+        raise affinity.BindingError(reason)
 
 
 def _run(command: str, job: dict, team: Team, layout: Layout) -> None:
@@ -72,6 +70,9 @@ def _run(command: str, job: dict, team: Team, layout: Layout) -> None:
     process = Process(layout, settle_variables(layout.threads))
     from streaming_attention.campaign import jit, jobs
 
+    process.crews.muster()
+    with suppress(ImportError):  # Numba loads it at its first compilation: threads of a BLAS in the midst of a method's
+        importlib.import_module("scipy.linalg")
     process.crews.muster()
     jit.settle_cache(isa.cpu_name())
     record = jobs.JOBS[command](job, team, process)

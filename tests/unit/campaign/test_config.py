@@ -155,7 +155,7 @@ def test_a_machine_that_cannot_be_read(load, monkeypatch):
         raise TopologyError("no CPU")
 
     monkeypatch.setattr("streaming_attention.campaign.config.this_machine", unreadable)
-    with pytest.raises(ConfigError, match="machine is auto, but no CPU; allowed: a mapping"):
+    with pytest.raises(ConfigError, match='machine is "auto", but no CPU; allowed: a mapping'):
         load(machine=None)
 
 
@@ -201,7 +201,7 @@ WRONG = [
     ({"campaign": "x" * 41}, "campaign", "is ", "at most 40"),
     ({"campaign": "name\n"}, "campaign", "is ", "letters"),
     ({"campaign": 3}, "campaign", "is 3", "letters"),
-    ({"machine": "automatic"}, "machine", 'is "automatic"', "auto or a mapping"),
+    ({"machine": "automatic"}, "machine", 'is "automatic"', "auto, slurm or a mapping"),
     ({"machine": {"cores_per_socket": 2}}, "machine.memory_gib", "is missing", "above 0"),
     ({"machine": {**LAPTOP.as_config(), "core": 2}}, "machine.core", "is not a known key", "cores_per_socket"),
     ({"machine": {**LAPTOP.as_config(), "nodes": 0}}, "machine.nodes", "is 0", "at least 1"),

@@ -10,6 +10,7 @@ TABLES = {
     "best": "Best method per sequence length",
     "machine": "Machine",
     "status": "Status of all points",
+    "jobs": "Jobs behind the records",
 }
 """Name -> title; the module of the same name has ``tabulate(folder) -> Table``."""
 
