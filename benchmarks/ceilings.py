@@ -1,4 +1,4 @@
-"""What the hardware can do, measured beside the kernels: FMA peak from registers, cold reads from memory."""
+"""What the hardware can do, measured beside the kernels: peaks of FMA and bf16 dots from registers, cold reads."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ import numpy as np
 from numba import njit
 
 from streaming_attention.simd.compiled import address_of
-from streaming_attention.simd.isa import lanes, select_isa
+from streaming_attention.simd.convert import WORDS
+from streaming_attention.simd.isa import AVX512_BF16, lanes, select_isa
 from streaming_attention.simd.memory import load_i64, prefetch
+from streaming_attention.simd.operand import multiply_add
 from streaming_attention.simd.vectors import fma, load, splat, store
 from streaming_attention.streaming import pool
 
 ROUNDS = 200_000
-"""Rounds of 12 independent FMAs in one task: 0.3 ms."""
+"""Rounds of 12 independent instructions in one task: 0.3 ms."""
 CHUNK = 1 << 20
 """Bytes that one task of :func:`read` takes."""
 
@@ -51,11 +53,36 @@ def _read_task(isa, job, task, scratch):
 
 def fma_peak(threads: int = 1, rounds: int = ROUNDS) -> float:
     """GFLOP/s of register-only fused multiply-adds."""
-    isa = select_isa()
+    return _peak(select_isa(), _fma_task, 2, threads, rounds)
+
+
+def _peak(isa, task, flops: int, threads: int, rounds: int) -> float:
+    """GFLOP/s of a task with 12 instructions a round, `flops` operations a lane each."""
     job = np.array([rounds], np.int64)
     start = time.perf_counter()
-    pool.launch(isa, address_of(_fma_task, isa, 3), job.ctypes.data, threads, threads, 64)
-    return threads * rounds * 12 * 2 * isa.lanes / (time.perf_counter() - start) / 1e9
+    pool.launch(isa, address_of(task, isa, 3), job.ctypes.data, threads, threads, 64)
+    return threads * rounds * 12 * flops * isa.lanes / (time.perf_counter() - start) / 1e9
+
+
+@njit(nogil=True, error_model="numpy", cache=True)
+def _dot_task(isa, job, task, scratch):
+    a, b = splat(isa, np.float32(0.5)), splat(isa, np.float32(1e-9))
+    c0, c1, c2, c3 = b, a, a + a, a + b
+    c4, c5, c6, c7 = c2 + a, c2 + b, c2 + c2, c3 + c3
+    c8, c9, c10, c11 = c4 + c2, c4 + b, c4 + c4, c5 + c5
+    for _ in range(load_i64(job)):
+        c0, c1 = multiply_add(WORDS, a, b, c0), multiply_add(WORDS, a, b, c1)
+        c2, c3 = multiply_add(WORDS, a, b, c2), multiply_add(WORDS, a, b, c3)
+        c4, c5 = multiply_add(WORDS, a, b, c4), multiply_add(WORDS, a, b, c5)
+        c6, c7 = multiply_add(WORDS, a, b, c6), multiply_add(WORDS, a, b, c7)
+        c8, c9 = multiply_add(WORDS, a, b, c8), multiply_add(WORDS, a, b, c9)
+        c10, c11 = multiply_add(WORDS, a, b, c10), multiply_add(WORDS, a, b, c11)
+    store(c0 + c1 + c2 + c3 + c4 + c5 + c6 + c7 + c8 + c9 + c10 + c11, scratch)
+
+
+def dot_peak(threads: int = 1, rounds: int = ROUNDS) -> float:
+    """GFLOP/s of register-only dot products of bfloat16 pairs; AVX512_BF16 only."""
+    return _peak(AVX512_BF16, _dot_task, 4, threads, rounds)
 
 
 def read_seconds(arrays, threads: int = 1) -> float:

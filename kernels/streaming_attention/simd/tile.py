@@ -23,7 +23,8 @@ from __future__ import annotations
 from numba.core import types
 from numba.extending import intrinsic
 
-from streaming_attention.simd.convert import emit_widening_load
+from streaming_attention.simd.bf16 import emit_dot
+from streaming_attention.simd.convert import WORDS, emit_widening_load
 from streaming_attention.simd.vectors import (
     F32,
     I64,
@@ -66,7 +67,7 @@ def multiply_tile(
     ----------
     isa : Isa
     storage : Storage
-        Of B; A and C are fp32.
+        Of B; A and C are fp32. With :data:`~.convert.WORDS`, A and B hold pairs of bfloat16 along the sum.
     rows, vectors : literal int
         ``rows * vectors + vectors + 1`` registers are used; `rows` = :data:`FULL` means ``isa.rows``, which fills
         them with ``isa.vectors``.
@@ -151,6 +152,7 @@ def _emit_k_loop(builder, isa, shape, rows, k_stride, b, b_stride, steps, start,
         phi.add_incoming(value, before)
     builder.cbranch(builder.icmp_signed("<", k, steps), body, done)
 
+    multiply_add = emit_dot if storage == WORDS else emit_fma
     builder.position_at_end(body)
     places = [builder.add(b_address, I64(storage.size * isa.isa.lanes * v)) for v in range(shape[1])]
     columns = [emit_widening_load(builder, storage, place, isa.vector) for place in places]
@@ -163,7 +165,7 @@ def _emit_k_loop(builder, isa, shape, rows, k_stride, b, b_stride, steps, start,
         broadcast = emit_splat(builder, isa.vector, scalar)
         for v in range(shape[1]):
             sums[r][v].add_incoming(start[r][v], before)
-            sums[r][v].add_incoming(emit_fma(builder, broadcast, columns[v], sums[r][v]), body)
+            sums[r][v].add_incoming(multiply_add(builder, broadcast, columns[v], sums[r][v]), body)
     k.add_incoming(builder.add(k, I64(1)), body)
     a_offset.add_incoming(builder.add(a_offset, k_stride), body)
     b_address.add_incoming(builder.add(b_address, b_stride), body)

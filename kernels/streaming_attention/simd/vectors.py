@@ -166,6 +166,20 @@ def keep_between(typingctx, vector, first, last, position, other):
 
 
 @intrinsic
+def distance(typingctx, isa, positions, place):
+    """``|position - place|`` of every lane; `positions` is a vector whose fp32 hold the bits of int32 numbers."""
+
+    def codegen(_context, builder, _signature, args):
+        integers = ir.VectorType(I32, isa.isa.lanes)
+        at = emit_splat(builder, integers, builder.trunc(args[2], I32))
+        gap = builder.sub(builder.bitcast(args[1], integers), at)
+        back = builder.sub(emit_constant(integers, 0), gap)
+        return builder.sitofp(builder.select(builder.icmp_signed(">", gap, back), gap, back), isa.vector)
+
+    return positions(isa, positions, types.int64), codegen
+
+
+@intrinsic
 def first_lane(typingctx, vector):
     def codegen(_context, builder, _signature, args):
         return builder.extract_element(args[0], I32(0))

@@ -48,9 +48,10 @@ def workspace(workload: Workload, threads: int, *, isa: str = BEST, block: int =
 
 
 def _prefill_scratch(head_dim: int, block: int) -> int:
-    """A block of scores, and strips with Q, O and a few single rows each."""
-    strip = _UNITS + 2 * head_dim + _TILE_ROWS + head_dim // _WIDTH + 1
-    return 4 * _WIDTH * (block + _TILE_ROWS + _STRIPS * strip)
+    """A block of scores, and strips with Q, O and a few single rows each. fp32 K and V are read where they lie."""
+    depth = max(head_dim, _LANES)
+    strip = _UNITS + 2 * depth + _TILE_ROWS + depth // _WIDTH + 1
+    return 4 * _WIDTH * (max(block + _TILE_ROWS, depth) + _STRIPS * strip)
 
 
 def _decode_scratch(head_dim: int, rows: int) -> int:

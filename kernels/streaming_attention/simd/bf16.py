@@ -1,0 +1,53 @@
+"""Pairs of bfloat16 (AVX512_BF16): one instruction multiplies 32 of them with 32 others into 16 fp32 sums.
+
+A *word* is 32 bits that hold two bfloat16 that are neighbours along a sum, the first one in the low half. Vectors of
+words travel as vectors of fp32 with which only :func:`emit_dot` computes. The instruction takes subnormal inputs as 0
+and rounds to nearest even.
+"""
+
+from __future__ import annotations
+
+from llvmlite import ir
+
+from streaming_attention.simd.vectors import I32, llvm_call
+
+I16 = ir.IntType(16)
+
+
+class BFloatType(ir.Type):
+    """LLVM's ``bfloat``, which llvmlite has no name for."""
+
+    def _to_string(self):
+        return "bfloat"
+
+    def __eq__(self, other):
+        return isinstance(other, type(self))
+
+    def __hash__(self):
+        return hash(type(self))
+
+
+def emit_dot(builder, a, b, sums):
+    """``sums[i] + a[i].low * b[i].low + a[i].high * b[i].high`` for 16 words and 16 fp32 sums."""
+    halves = ir.VectorType(BFloatType(), 2 * sums.type.count)
+    a, b = builder.bitcast(a, halves), builder.bitcast(b, halves)
+    return llvm_call(builder, "llvm.x86.avx512bf16.dpbf16ps.512", sums.type, sums, a, b)
+
+
+def emit_words(builder, low, high):
+    """Words of two vectors of fp32, rounded to nearest even."""
+    lanes = low.type.count
+    halves = ir.VectorType(BFloatType(), 2 * lanes)
+    rounded = llvm_call(builder, "llvm.x86.avx512bf16.cvtne2ps2bf16.512", halves, high, low)
+    rounded = builder.bitcast(rounded, ir.VectorType(I16, 2 * lanes))
+    order = [lane + half for lane in range(lanes) for half in (0, lanes)]
+    mask = ir.Constant(ir.VectorType(I32, 2 * lanes), order)
+    return builder.bitcast(builder.shuffle_vector(rounded, rounded, mask), low.type)
+
+
+def emit_interleave(builder, low, high):
+    """Words of two vectors of 16-bit numbers, as fp32."""
+    lanes = low.type.count
+    order = [lane + half for lane in range(lanes) for half in (0, lanes)]
+    mask = ir.Constant(ir.VectorType(I32, 2 * lanes), order)
+    return builder.bitcast(builder.shuffle_vector(low, high, mask), ir.VectorType(ir.FloatType(), lanes))
