@@ -10,7 +10,7 @@ import numpy as np
 from streaming_attention.simd.compiled import address_of
 from streaming_attention.simd.isa import select_isa
 from streaming_attention.streaming import decode, pool, prefill
-from streaming_attention.streaming.job import JOB
+from streaming_attention.streaming.job import FACTORS, JOB
 
 UNBOUNDED = 2**40
 """A window side that never ends."""
@@ -132,7 +132,7 @@ def run_decode(
 DECODE = {"f": decode.decode_fp32, "H": decode.decode_bf16, "e": decode.decode_fp16, "b": decode.decode_int8}
 """Kernels by the character of K's dtype; uint16 holds bfloat16."""
 
-_PACK = struct.Struct(f"{len(JOB.names) - 1}qd")
+_PACK = struct.Struct(f"{len(JOB.names) - FACTORS}q{FACTORS}d")
 
 
 def _describe(q, k, v, out, lse, causal, scale, window, offset, axes, kv_axes, block_table=None) -> dict:

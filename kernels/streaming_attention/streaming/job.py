@@ -12,12 +12,17 @@ from numba.extending import intrinsic
 from numba.np.numpy_support import from_dtype
 
 _ADDRESSES = ["q", "k", "v", "o", "lse", "k_scale", "v_scale", "table", "lengths", "partial", "counters"]
+_ADDRESSES += ["sinks", "slopes", "q_starts", "k_starts", "order"]
 _STRIDES = [f"{tensor}_{axis}" for tensor in "qkvo" for axis in ("batch", "head", "token", "dim")]
 _SIZES = ["batch", "heads", "kv_heads", "queries", "keys", "head_dim"]
 _VIEW = ["offset", "left", "right"]
 _CUT = ["strips", "block", "splits", "page", "table_stride"]
+_FACTORS = ["scale", "softcap"]
 
-JOB = np.dtype([(name, np.int64) for name in (*_ADDRESSES, *_STRIDES, *_SIZES, *_VIEW, *_CUT)] + [("scale", "f8")])
+JOB = np.dtype(
+    [(name, np.int64) for name in (*_ADDRESSES, *_STRIDES, *_SIZES, *_VIEW, *_CUT)]
+    + [(name, np.float64) for name in _FACTORS]
+)
 """Fields of the record.
 
 * Addresses, 0 where a call has no such thing, and strides in bytes, in the order (batch, head, token, dim). Of paged
@@ -29,8 +34,14 @@ JOB = np.dtype([(name, np.int64) for name in (*_ADDRESSES, *_STRIDES, *_SIZES, *
 * ``page``: keys of a page; ``table[batch, n]`` (int32, ``table_stride`` bytes between batches) is the page that
   holds keys ``n * page`` and following. ``lengths[batch]`` (int32): keys of each batch.
 * ``partial``, ``counters``: results of splits, and how many of them each head has.
-* ``scale``: factor on the logits, times log2(e).
+* ``sinks``, ``slopes`` (fp32, a head each): an extra logit without a V; ALiBi, a bias of ``-slope * |i + offset - j|``.
+* ``q_starts``, ``k_starts`` (int32, batch + 1): where each sequence of a variable-length batch starts.
+* ``order`` (int64, a task each): which piece of work a task is, where that is not its number.
+* ``scale``: factor on the logits, times log2(e). ``softcap``: logits become ``softcap * tanh(logits / softcap)``.
 """
+
+FACTORS = len(_FACTORS)
+"""Fields at the record's end that are fp64; the ones before are int64."""
 
 _RECORD = from_dtype(JOB)
 
