@@ -49,6 +49,9 @@ class Isa:
     requires: tuple[str, ...] = ()
     native: tuple[str, ...] = ()
 
+    def __hash__(self) -> int:
+        return hash(self.name)
+
     @property
     def width(self) -> int:
         """Lanes of a strip: queries that a kernel takes side by side."""

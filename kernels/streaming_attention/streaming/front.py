@@ -10,10 +10,12 @@ import numpy as np
 from streaming_attention.simd.compiled import address_of
 from streaming_attention.simd.isa import select_isa
 from streaming_attention.streaming import decode, pool, prefill
-from streaming_attention.streaming.job import FACTORS, JOB
+from streaming_attention.streaming.job import FACTORS, JOB, address
 
 UNBOUNDED = 2**40
 """A window side that never ends."""
+
+LOG2_E = math.log2(math.e)
 
 STRIPS = 4
 """Strips per task at most: they read each block of K and V from the cache of the one before."""
@@ -116,15 +118,15 @@ def run_decode(
     if job["page"] % decode.STEP:
         raise ValueError(f"block_table: pages hold {job['page']} keys; allowed: multiples of {decode.STEP}")
     if seqlens is not None:
-        job["lengths"] = seqlens.ctypes.data
+        job["lengths"] = address(seqlens)
     if k_scale is not None:
-        job["k_scale"], job["v_scale"] = k_scale.ctypes.data, v_scale.ctypes.data
+        job["k_scale"], job["v_scale"] = address(k_scale), address(v_scale)
     job["splits"] = splits = max(1, -(-job["keys"] // decode.SPLIT))
     if splits > 1:
         width = -(-job["head_dim"] // isa.lanes) * isa.lanes
         partial = np.empty(heads * splits * rows * (width + 2), np.float32)
         counters = np.zeros(heads, np.int64)
-        job["partial"], job["counters"] = partial.ctypes.data, counters.ctypes.data
+        job["partial"], job["counters"] = address(partial), address(counters)
     scratch = decode.scratch_bytes(isa, job["head_dim"], rows)
     _launch(isa, DECODE[k.dtype.char], job, heads * splits, threads, scratch)
 
@@ -133,32 +135,37 @@ DECODE = {"f": decode.decode_fp32, "H": decode.decode_bf16, "e": decode.decode_f
 """Kernels by the character of K's dtype; uint16 holds bfloat16."""
 
 _PACK = struct.Struct(f"{len(JOB.names) - FACTORS}q{FACTORS}d")
+_EMPTY = dict.fromkeys(JOB.names, 0)
 
 
 def _describe(q, k, v, out, lse, causal, scale, window, offset, axes, kv_axes, block_table=None) -> dict:
     """The fields of a job that every kernel needs, the others 0."""
     b, h, t, d = axes
-    job = dict.fromkeys(JOB.names, 0)
-    for name, array in (("q", q), ("k", k), ("v", v), ("o", out)):
-        strides = array.strides
-        job[name] = array.ctypes.data
-        for axis, place in zip(("batch", "head", "token", "dim"), kv_axes if name in "kv" else axes, strict=True):
-            job[f"{name}_{axis}"] = strides[place]
-    job["lse"] = 0 if lse is None else lse.ctypes.data
+    job = _EMPTY.copy()
+    job["q"], job["k"], job["v"], job["o"] = address(q), address(k), address(v), address(out)
+    strides = q.strides
+    job["q_batch"], job["q_head"], job["q_token"], job["q_dim"] = strides[b], strides[h], strides[t], strides[d]
+    strides = out.strides
+    job["o_batch"], job["o_head"], job["o_token"], job["o_dim"] = strides[b], strides[h], strides[t], strides[d]
     job["batch"], job["heads"], job["queries"], job["head_dim"] = q.shape[b], q.shape[h], q.shape[t], q.shape[d]
-    job["kv_heads"], job["keys"] = k.shape[kv_axes[1]], k.shape[kv_axes[2]]
+    b, h, t, d = kv_axes
+    strides = k.strides
+    job["k_batch"], job["k_head"], job["k_token"], job["k_dim"] = strides[b], strides[h], strides[t], strides[d]
+    strides = v.strides
+    job["v_batch"], job["v_head"], job["v_token"], job["v_dim"] = strides[b], strides[h], strides[t], strides[d]
+    job["kv_heads"], job["keys"] = k.shape[h], k.shape[t]
+    if lse is not None:
+        job["lse"] = address(lse)
     if block_table is not None:
-        job["table"], job["table_stride"], job["page"] = block_table.ctypes.data, block_table.strides[0], job["keys"]
+        job["table"], job["table_stride"], job["page"] = address(block_table), block_table.strides[0], job["keys"]
         job["keys"] *= block_table.shape[1]
     left, right = window
     job["offset"] = job["keys"] - job["queries"] if offset is None else offset
     job["left"] = UNBOUNDED if left is None else left
     job["right"] = 0 if causal else UNBOUNDED if right is None else right
-    job["scale"] = (job["head_dim"] ** -0.5 if scale is None else scale) * math.log2(math.e)
+    job["scale"] = (job["head_dim"] ** -0.5 if scale is None else scale) * LOG2_E
     return job
 
 
 def _launch(isa, kernel, job: dict, tasks: int, threads: int, scratch: int) -> None:
-    record = np.empty(_PACK.size, np.uint8)
-    _PACK.pack_into(record, 0, *job.values())
-    pool.launch(isa, address_of(kernel, isa, 3), record.ctypes.data, tasks, threads, scratch)
+    pool.launch(isa, address_of(kernel, isa, 3), _PACK.pack(*job.values()), tasks, threads, scratch)

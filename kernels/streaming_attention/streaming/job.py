@@ -6,6 +6,8 @@ call costs one record instead of the unboxing of each array.
 
 from __future__ import annotations
 
+import ctypes
+
 import numpy as np
 from numba import types
 from numba.extending import intrinsic
@@ -54,3 +56,15 @@ def job_at(typingctx, address):
         return builder.inttoptr(args[0], context.get_value_type(_RECORD))
 
     return _RECORD(types.int64), codegen
+
+
+_capsule_pointer = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p)(
+    ("PyCapsule_GetPointer", ctypes.pythonapi)
+)
+_DATA = 40
+"""Offset of ``data`` in the ``PyArrayInterface`` of NumPy's array protocol, on 64-bit platforms."""
+
+
+def address(array: np.ndarray) -> int:
+    """Address of an array's first element, in half the microsecond that ``array.ctypes.data`` takes."""
+    return ctypes.c_int64.from_address(_capsule_pointer(array.__array_struct__, None) + _DATA).value
