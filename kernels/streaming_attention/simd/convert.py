@@ -13,7 +13,7 @@ from numba.core import types
 from numba.core.imputils import lower_constant
 from numba.extending import NativeValue, intrinsic, models, register_model, typeof_impl, unbox
 
-from streaming_attention.simd.vectors import F32, I8, I32, Vector, emit_constant, emit_load
+from streaming_attention.simd.vectors import F32, I8, I32, Vector, emit_constant, emit_load, emit_store
 
 I16 = ir.IntType(16)
 
@@ -102,3 +102,28 @@ def load_scalar_widened(typingctx, storage, address):
         return builder.extract_element(value, I32(0))
 
     return types.float32(storage, types.int64), codegen
+
+
+@intrinsic
+def store_scalar_narrowed(typingctx, storage, value, address):
+    """Store an fp32 value in a 16-bit format, rounded to nearest, ties to even; NaN stays NaN."""
+
+    def codegen(context, builder, _signature, args):
+        _, value, address = args
+        if storage.storage == BF16:
+            narrowed = _emit_bf16(builder, value)
+        else:
+            narrowed = builder.fptrunc(value, ir.HalfType())
+        emit_store(builder, narrowed, address, align=2)
+        return context.get_dummy_value()
+
+    return types.void(storage, types.float32, types.int64), codegen
+
+
+def _emit_bf16(builder, value):
+    """The upper half of the bits, after half of the lower half's unit was added."""
+    bits = builder.bitcast(value, I32)
+    odd = builder.and_(builder.lshr(bits, I32(16)), I32(1))
+    rounded = builder.lshr(builder.add(bits, builder.add(odd, I32(0x7FFF))), I32(16))
+    quiet = builder.or_(builder.lshr(bits, I32(16)), I32(0x40))
+    return builder.trunc(builder.select(builder.fcmp_unordered("uno", value, value), quiet, rounded), I16)

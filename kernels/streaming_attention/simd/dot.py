@@ -1,6 +1,6 @@
 """Scores for decode, where queries are too few to be lanes: lanes run along head_dim.
 
-:func:`dot_tile` multiplies a few rows of Q with :data:`KEYS` rows of K and leaves one vector of partial sums per pair;
+:func:`dot_tile` multiplies a few rows of Q with a few rows of K and leaves one vector of partial sums per pair;
 :func:`sum_lanes` later turns L such vectors into a vector of L sums. Apart, because the first then reads K in the order
 of its addresses with little in between, as fast as memory delivers. With L keys at a time and the sums at the end of
 each tile it reached 27 of 36 GB/s (Zen 5, one core), with prefetching 33.
@@ -25,13 +25,10 @@ from streaming_attention.simd.vectors import (
     emit_store,
 )
 
-KEYS = 4
-"""Rows of K in a tile."""
-
 
 @intrinsic(prefer_literal=True)
 def dot_tile(
-    typingctx, isa, storage, rows, q, q_stride, k, k_token, valid, steps, sums, sums_stride, fetch, fetch_token
+    typingctx, isa, storage, rows, keys, q, q_stride, k, k_token, valid, steps, sums, sums_stride, fetch, fetch_token
 ):
     """sums[row, key, :] = lane-wise sums of q[row] * K[key] over head_dim.
 
@@ -40,7 +37,8 @@ def dot_tile(
     isa : Isa
     storage : Storage
         Of K.
-    rows : literal int
+    rows, keys : literal int
+        ``rows * keys`` sums are kept in registers. Several are needed to hide the latency of additions.
     q, q_stride : int
         Address of the first row of Q (fp32), bytes to the next.
     k, k_token : int
@@ -52,19 +50,19 @@ def dot_tile(
     sums, sums_stride : int
         Address of ``sums[0, 0]``, bytes from a row to the next; keys are a vector apart.
     fetch, fetch_token : int
-        Address of :data:`KEYS` other rows to prefetch meanwhile, bytes from one to the next; or literal 0 for none.
+        Address of as many other rows to prefetch meanwhile, bytes from one to the next; or literal 0 for none.
     """
-    count = rows.literal_value
+    shape = rows.literal_value, keys.literal_value
     prefetches = not (isinstance(fetch, types.IntegerLiteral) and fetch.literal_value == 0)
 
     def codegen(context, builder, _signature, args):
-        _, _, _, q, q_stride, k, k_token, valid, steps, sums, sums_stride, fetch, fetch_token = args
+        _, _, _, _, q, q_stride, k, k_token, valid, steps, sums, sums_stride, fetch, fetch_token = args
         last = builder.sub(valid, I64(1))
         keys = []
-        for key in range(KEYS):
+        for key in range(shape[1]):
             index = builder.select(builder.icmp_signed("<", I64(key), last), I64(key), last)
             keys.append(builder.add(k, builder.mul(index, k_token)))
-        queries = [builder.add(q, builder.mul(q_stride, I64(row))) for row in range(count)]
+        queries = [builder.add(q, builder.mul(q_stride, I64(row))) for row in range(shape[0])]
         cursor = RowCursor(builder, fetch, fetch_token, builder.mul(steps, I64(storage.storage.size * isa.isa.lanes)))
         loop = _emit_loop(builder, isa, storage.storage, queries, keys, steps, cursor if prefetches else None)
         for row, totals in enumerate(loop):
@@ -73,7 +71,7 @@ def dot_tile(
                 emit_store(builder, total, builder.add(target, I64(4 * isa.isa.lanes * key)))
         return context.get_dummy_value()
 
-    return types.void(isa, storage, rows, *[types.int64] * 10), codegen
+    return types.void(isa, storage, rows, keys, *[types.int64] * 10), codegen
 
 
 class RowCursor:
@@ -128,7 +126,7 @@ def _emit_loop(builder, isa, storage, queries, keys, steps, cursor) -> list[list
     for phi, size in ((step, 1), (q_offset, 4 * lanes), (k_offset, storage.size * lanes)):
         phi.add_incoming(builder.add(phi, I64(size)), body)
     if cursor:
-        cursor.advance(body, max(1, KEYS * storage.size * lanes // LINE))
+        cursor.advance(body, max(1, len(keys) * storage.size * lanes // LINE))
     builder.branch(head)
 
     builder.position_at_end(done)

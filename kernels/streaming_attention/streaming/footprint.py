@@ -18,6 +18,7 @@ FEW_ROWS = 16
 _LANES, _WIDTH, _TILE_ROWS = 16, 48, 8
 _STRIPS, _UNITS = 4, 8
 _SPLIT, _PANEL, _PAGE = 1024, 64, 4096
+_RUN, _ENTRY, _AHEAD = 16, 24, 4
 
 
 def rows_per_head(workload: Workload) -> int:
@@ -54,6 +55,7 @@ def _prefill_scratch(head_dim: int, block: int) -> int:
 
 
 def _decode_scratch(head_dim: int, rows: int) -> int:
-    """Q and O of every row, a panel of scores, a panel of widened keys."""
+    """Q and O of every row, a panel of scores, a run of widened keys, where runs are."""
     width = -(-head_dim // _LANES) * _LANES
-    return 4 * (width * (2 * rows + 3) + 2 * (rows + 8) + _PANEL * (rows + width + _LANES * rows) + 8 * _LANES)
+    floats = 2 * width * rows + 2 * (rows + 8) + _PANEL * rows + _RUN * (4 * _LANES + width)
+    return 4 * floats + _ENTRY * (_SPLIT // _RUN + _AHEAD)

@@ -19,6 +19,7 @@ _STRIDES = [f"{tensor}_{axis}" for tensor in "qkvo" for axis in ("batch", "head"
 _SIZES = ["batch", "heads", "kv_heads", "queries", "keys", "head_dim"]
 _VIEW = ["offset", "left", "right"]
 _CUT = ["strips", "block", "splits", "page", "table_stride"]
+_CUT += ["q_format", "o_format"]
 _FACTORS = ["scale", "softcap"]
 
 JOB = np.dtype(
@@ -39,6 +40,7 @@ JOB = np.dtype(
 * ``sinks``, ``slopes`` (fp32, a head each): an extra logit without a V; ALiBi, a bias of ``-slope * |i + offset - j|``.
 * ``q_starts``, ``k_starts`` (int32, batch + 1): where each sequence of a variable-length batch starts.
 * ``order`` (int64, a task each): which piece of work a task is, where that is not its number.
+* ``q_format``, ``o_format``: formats of Q and O in decode, 0 for fp32; see :mod:`.partials`.
 * ``scale``: factor on the logits, times log2(e). ``softcap``: logits become ``softcap * tanh(logits / softcap)``.
 """
 
