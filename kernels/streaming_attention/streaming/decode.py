@@ -26,11 +26,11 @@ from streaming_attention.streaming.job import job_at
 from streaming_attention.streaming.keys import ENTRY, RUN, keys_of, list_runs, seen_by, seen_by_any
 from streaming_attention.streaming.logits import LOWEST_MAXIMUM, add_slope, cap, hide, multiply, query_factor, weigh
 from streaming_attention.streaming.partials import hand_in, load_element, merge, write_rows
-from streaming_attention.streaming.products import add_run, score_run, stage_floats
+from streaming_attention.streaming.products import add_run, score_run
 
 SPLIT = 1024
 """Keys of a split: 1 MiB of fp32 K and V at head_dim 128, so a partial result of 0.5 KiB a row is nothing beside it."""
-PANEL = 64
+PANEL = 1024
 """Keys between two softmax steps."""
 AHEAD, AHEAD_NARROW = 1, 4
 """How many runs ahead memory is prefetched, for fp32 and for narrower storage: 8 to 16 KiB at head_dim 128. Twice as
@@ -76,7 +76,7 @@ def _decode(isa, storage, job_address, task, scratch):
     state = o + 4 * width * rows
     scores = state + 8 * (rows + 8)
     stage = scores + 4 * PANEL * rows
-    runs = stage + 4 * stage_floats(lanes(isa), width)
+    runs = stage + 4 * RUN * width
 
     keys = keys_of(job, head // job.kv_heads)
     low, high = seen_by_any(job, keys)
@@ -102,7 +102,7 @@ def _decode(isa, storage, job_address, task, scratch):
 def scratch_bytes(isa, head_dim: int, rows: int) -> int:
     """Memory that a thread needs: Q, O, state and one panel of scores per row; a run widened; where runs are."""
     width = -(-head_dim // isa.lanes) * isa.lanes
-    floats = 2 * width * rows + 2 * (rows + 8) + PANEL * rows + stage_floats.py_func(isa.lanes, width)
+    floats = 2 * width * rows + 2 * (rows + 8) + PANEL * rows + RUN * width
     return 4 * floats + ENTRY * LISTED
 
 

@@ -8,10 +8,10 @@ import struct
 import numpy as np
 
 from streaming_attention.simd.compiled import address_of
+from streaming_attention.simd.convert import format_of
 from streaming_attention.simd.isa import select_isa
 from streaming_attention.streaming import decode, pool, prefill
 from streaming_attention.streaming.job import FACTORS, JOB, address
-from streaming_attention.streaming.partials import FORMATS
 
 UNBOUNDED = 2**40
 """A window side that never ends."""
@@ -88,7 +88,7 @@ def run_decode(
     scale=None,
     window=(None, None),
     offset=None,
-    softcap=0.0,
+    softcap=None,
     sinks=None,
     slopes=None,
     threads=1,
@@ -151,7 +151,7 @@ def prepare_decode(
     scale=None,
     window=(None, None),
     offset=None,
-    softcap=0.0,
+    softcap=None,
     sinks=None,
     slopes=None,
     threads=1,
@@ -170,7 +170,7 @@ def prepare_decode(
     heads, rows = job["batch"] * job["kv_heads"], job["queries"] * (job["heads"] // job["kv_heads"])
     if job["page"] % decode.RUN:
         raise ValueError(f"block_table: pages hold {job['page']} keys; allowed: multiples of {decode.RUN}")
-    job["q_format"], job["o_format"], job["softcap"] = FORMAT[q.dtype.char], FORMAT[out.dtype.char], softcap
+    job["q_format"], job["o_format"], job["softcap"] = format_of(q.dtype), format_of(out.dtype), softcap or 0.0
     for name, array in (
         ("lengths", seqlens),
         ("k_scale", k_scale),
@@ -196,9 +196,6 @@ def prepare_decode(
 
 DECODE = {"f": decode.decode_fp32, "H": decode.decode_bf16, "e": decode.decode_fp16, "b": decode.decode_int8}
 """Kernels by the character of K's dtype; uint16 holds bfloat16."""
-
-FORMAT = {"f": FORMATS["fp32"], "H": FORMATS["bf16"], "e": FORMATS["fp16"]}
-"""Formats of Q and O by the character of their dtype."""
 
 
 class Call:

@@ -40,7 +40,7 @@ JOB = np.dtype(
 * ``sinks``, ``slopes`` (fp32, a head each): an extra logit without a V; ALiBi, a bias of ``-slope * |i + offset - j|``.
 * ``q_starts``, ``k_starts`` (int32, batch + 1): where each sequence of a variable-length batch starts.
 * ``order`` (int64, a task each): which piece of work a task is, where that is not its number.
-* ``q_format``, ``o_format``: formats of Q and O in decode, 0 for fp32; see :mod:`.partials`.
+* ``q_format``, ``o_format``: formats of Q and O: places in :data:`~..simd.convert.FORMATS`.
 * ``scale``: factor on the logits, times log2(e). ``softcap``: logits become ``softcap * tanh(logits / softcap)``.
 """
 

@@ -63,6 +63,24 @@ def list_runs(job, head, keys, first, count, runs):
 
 
 @jit
+def k_address(job, head, key):
+    """Address of a row of K."""
+    batch, kv_head = head // job.kv_heads, head % job.kv_heads
+    if job.table != 0:
+        batch, key = load_i32(job.table + batch * job.table_stride + 4 * (key // job.page)), key % job.page
+    return job.k + batch * job.k_batch + kv_head * job.k_head + key * job.k_token
+
+
+@jit
+def v_address(job, head, key):
+    """Address of a row of V."""
+    batch, kv_head = head // job.kv_heads, head % job.kv_heads
+    if job.table != 0:
+        batch, key = load_i32(job.table + batch * job.table_stride + 4 * (key // job.page)), key % job.page
+    return job.v + batch * job.v_batch + kv_head * job.v_head + key * job.v_token
+
+
+@jit
 def is_direct(isa, job, storage, dim_stride):
     """Whether rows are whole vectors that can be read in place."""
     return dim_stride == size_of(storage) and job.head_dim % lanes(isa) == 0

@@ -19,8 +19,6 @@ from streaming_attention.simd.memory import atomic_add, load_f32, store_f32, sto
 from streaming_attention.simd.vectors import first_lane, fma, load, splat, store
 
 LOG2_E, LN_2 = math.log2(math.e), math.log(2.0)
-FORMATS = {"fp32": 0, "bf16": 1, "fp16": 2}
-"""Numbers of the formats of Q and O in a job."""
 
 
 @jit
@@ -87,7 +85,7 @@ def _add_sink(isa, sink, width, o, state):
 @jit
 def load_element(form, address):
     """A value of Q as fp32."""
-    if form == 1:
+    if form == 1:  # a place in simd.convert.FORMATS
         return load_scalar_widened(BF16, address)
     return load_scalar_widened(FP16, address) if form == 2 else load_f32(address)
 

@@ -8,53 +8,41 @@ from __future__ import annotations
 
 from streaming_attention.simd import jit
 from streaming_attention.simd.convert import FP32, size_of
-from streaming_attention.simd.dot import dot_tile, sum_lanes
+from streaming_attention.simd.dot import dot_tile
 from streaming_attention.simd.isa import lanes, tile_rows
 from streaming_attention.simd.tile import multiply_tile
-from streaming_attention.simd.vectors import store
-from streaming_attention.streaming.keys import RUN, is_direct, widen_rows
+from streaming_attention.streaming.keys import is_direct, widen_rows
 
 
 @jit
 def score_run(isa, job, storage, rows, width, q, k, count, scores, stride, stage, fetch):
-    """scores[row, key] of `count` keys, rows `stride` bytes apart; space for whole vectors of keys."""
+    """scores[row, key] of `count` keys, rows `stride` bytes apart; space for a whole run."""
     if is_direct(isa, job, storage, job.k_dim):
-        _score(isa, storage, rows, width, q, k, job.k_token, count, scores, stride, stage, fetch)
+        _score(isa, storage, rows, width, q, k, job.k_token, count, scores, stride, fetch)
     else:
-        rows_k = stage + 4 * 4 * RUN * lanes(isa)
-        widen_rows(isa, job, storage, k, job.k_token, job.k_dim, count, rows_k, width)
-        _score(isa, FP32, rows, width, q, rows_k, 4 * width, count, scores, stride, stage, rows_k)
+        widen_rows(isa, job, storage, k, job.k_token, job.k_dim, count, stage, width)
+        _score(isa, FP32, rows, width, q, stage, 4 * width, count, scores, stride, stage)
 
 
 @jit
-def _score(isa, storage, rows, width, q, k, token, count, scores, stride, sums, fetch):
-    """Partial sums of a few rows of Q with all keys, then their sums, a vector of keys at a time."""
-    steps, step, side = width // lanes(isa), 4 * width, 4 * lanes(isa)
+def _score(isa, storage, rows, width, q, k, token, count, scores, stride, fetch):
+    """All rows by all keys: four, two or one row at a time."""
+    steps, step, side = width // lanes(isa), 4 * width, lanes(isa)
     row = 0
-    while row < rows:
-        at, some = q + step * row, 4 if rows - row >= 4 else 2 if rows - row >= 2 else 1
-        if some == 4:
-            for j in range(0, count, 4):
-                a, f = k + j * token, fetch + j * token
-                dot_tile(
-                    isa, storage, 4, 4, at, step, a, token, count - j, steps, sums + side * j, side * RUN, f, token
-                )
-        elif some == 2:
-            for j in range(0, count, 8):
-                a, f = k + j * token, fetch + j * token
-                dot_tile(
-                    isa, storage, 2, 8, at, step, a, token, count - j, steps, sums + side * j, side * RUN, f, token
-                )
-        else:
-            for j in range(0, count, 8):
-                a, f = k + j * token, fetch + j * token
-                dot_tile(
-                    isa, storage, 1, 8, at, step, a, token, count - j, steps, sums + side * j, side * RUN, f, token
-                )
-        for r in range(some):
-            for j in range(0, count, lanes(isa)):
-                store(sum_lanes(isa, sums + side * (RUN * r + j)), scores + stride * (row + r) + 4 * j)
-        row += some
+    while row + 4 <= rows:
+        for j in range(0, count, side // 4):
+            a, c = k + j * token, scores + stride * row + 4 * j
+            dot_tile(isa, storage, 4, q + step * row, step, a, token, count - j, steps, c, stride, fetch + j * token)
+        row += 4
+    if row + 2 <= rows:
+        for j in range(0, count, side // 2):
+            a, c = k + j * token, scores + stride * row + 4 * j
+            dot_tile(isa, storage, 2, q + step * row, step, a, token, count - j, steps, c, stride, fetch + j * token)
+        row += 2
+    if row < rows:
+        for j in range(0, count, side):
+            a, c = k + j * token, scores + stride * row + 4 * j
+            dot_tile(isa, storage, 1, q + step * row, step, a, token, count - j, steps, c, stride, fetch + j * token)
 
 
 @jit
@@ -63,9 +51,8 @@ def add_run(isa, job, storage, rows, width, weights, stride, v, count, o, stage,
     if is_direct(isa, job, storage, job.v_dim):
         _add(isa, storage, rows, width, weights, stride, v, job.v_token, count, o, fetch)
     else:
-        rows_v = stage + 4 * 4 * RUN * lanes(isa)
-        widen_rows(isa, job, storage, v, job.v_token, job.v_dim, count, rows_v, width)
-        _add(isa, FP32, rows, width, weights, stride, rows_v, 4 * width, count, o, rows_v)
+        widen_rows(isa, job, storage, v, job.v_token, job.v_dim, count, stage, width)
+        _add(isa, FP32, rows, width, weights, stride, stage, 4 * width, count, o, stage)
 
 
 @jit
@@ -101,9 +88,3 @@ def _add(isa, storage, rows, width, weights, stride, v, token, count, o, fetch):
                 multiply_tile(isa, storage, 1, 1, a, stride, 4, 1, b, token, count, c, 4 * width, True, f, token)
                 column += side
         row += some
-
-
-@jit
-def stage_floats(lanes, width):
-    """fp32 values of the buffer that both products use: sums of four rows with a run, and a widened run."""
-    return 4 * RUN * lanes + RUN * width
