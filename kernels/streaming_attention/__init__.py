@@ -10,8 +10,9 @@ import importlib
 
 __version__ = "0.1.0"
 
-_PUBLIC = {"attention": "streaming_attention.api", "merge": "streaming_attention.api"}
-__all__ = ["__version__", "attention", "merge"]
+_API = "streaming_attention.api"
+_PUBLIC = dict.fromkeys(("attention", "attention_paged", "attention_varlen", "merge"), _API)
+__all__ = ["__version__", "attention", "attention_paged", "attention_varlen", "merge"]
 
 
 def __getattr__(name: str):

@@ -82,7 +82,31 @@ BAD = {
     "threads: 100000": ({"threads": 100_000}, ValueError),
     "unknown method 'flash'": ({"method": "flash"}, ValueError),
     "option block: 3 ": ({"block": 3}, ValueError),
-    "option window: streaming has no such option": ({"window": 3}, ValueError),
+    "option blocks: streaming has no such option": ({"blocks": 3}, ValueError),
+    "window: 3 is not a pair": ({"window": 3}, TypeError),
+    "window: 1.5 of (1.5, 2) is not an integer": ({"window": (1.5, 2)}, TypeError),
+    "window: -2 of (-2, 2)": ({"window": (-2, 2)}, ValueError),
+    "softcap: 0 is not allowed": ({"softcap": 0}, ValueError),
+    "softcap: 'x' is not a number": ({"softcap": "x"}, TypeError),
+    "sinks: shape (3,), must be (4,)": ({"sinks": np.zeros(3, np.float32)}, ValueError),
+    "sinks: dtype float64": ({"sinks": np.zeros(4)}, ValueError),
+    "alibi_slopes: shape (1, 4)": ({"alibi_slopes": np.zeros((1, 4), np.float32)}, ValueError),
+    "layout: 'btd'": ({"layout": "btd"}, ValueError),
+    "out: list": ({"out": [0]}, TypeError),
+    "out: shape (2, 4, 5, 15), must be q's": ({"out": np.empty((2, 4, 5, 15), np.float32)}, ValueError),
+    "out: dtype float64": ({"out": np.empty(Q.shape)}, ValueError),
+    "out: shares memory with q": ({"out": Q}, ValueError),
+    "out: the array is read-only": ({"out": np.frombuffer(Q.tobytes(), np.float32).reshape(Q.shape)}, ValueError),
+    "v: dtype float16 differs from k's float32": ({"v": V.astype(np.float16)}, ValueError),
+    "window: given, but the method naive": ({"method": "naive", "window": (3, 3)}, ValueError),
+    "alibi_slopes: given, but the method gemm": (
+        {"method": "gemm", "alibi_slopes": np.zeros(4, np.float32)},
+        ValueError,
+    ),
+    "q: dtype float16, but naive": (
+        {"method": "naive", "q": Q.astype(np.float16), "k": K.astype(np.float16), "v": V.astype(np.float16)},
+        ValueError,
+    ),
 }
 
 
@@ -95,8 +119,8 @@ def test_bad_arguments_are_named_with_their_value(message):
 
 
 def test_dtype_message_says_what_is_allowed():
-    with pytest.raises(ValueError, match="allowed: float32"):
-        attention(Q.astype(np.float16), K, V)
+    with pytest.raises(ValueError, match="allowed: float32, float16, bfloat16"):
+        attention(Q.astype(np.float64), K, V)
 
 
 def test_missing_method_says_what_is_not_installed(monkeypatch):

@@ -138,6 +138,26 @@ def maximum(typingctx, a, b):
 
 
 @intrinsic
+def absolute(typingctx, a):
+    """|a|, lane by lane."""
+
+    def codegen(_context, builder, _signature, args):
+        return llvm_call(builder, f"llvm.fabs.{mangled(args[0].type)}", args[0].type, *args)
+
+    return a(a), codegen
+
+
+@intrinsic
+def lane_numbers(typingctx, isa):
+    """0, 1, 2, ... as fp32."""
+
+    def codegen(_context, _builder, _signature, _args):
+        return ir.Constant(isa.vector, [F32(lane) for lane in range(isa.isa.lanes)])
+
+    return Vector(isa.isa.lanes)(isa), codegen
+
+
+@intrinsic
 def any_greater(typingctx, a, b):
     """Whether ``a > b`` in any lane."""
 

@@ -129,6 +129,9 @@ def run_decode(
     scale=None,
     window=(None, None),
     offset=None,
+    softcap=None,
+    sinks=None,
+    slopes=None,
     threads=1,
     layout="bhtd",
     isa=None,
@@ -144,37 +147,113 @@ def run_decode(
 
     Parameters
     ----------
+    q, out : ndarray, float32, float16, or uint16 holding bfloat16
     k, v : ndarray, float32, float16, int8, or uint16 holding bfloat16
         With `block_table`: (pages, page_size, kv_heads, head_dim), ``page_size`` a multiple of 16; with
         ``kv_layout="bhtd"``, (pages, kv_heads, page_size, head_dim).
-    k_scale, v_scale : ndarray, float32, (batch, kv_heads, keys), contiguous, optional
-        Factors of the rows of int8 K and V.
+    k_scale, v_scale : ndarray, float32, C-contiguous, optional
+        Factors of the rows of int8 K and V: (batch, kv_heads, keys), with `block_table` (pages, kv_heads, page_size).
     block_table : ndarray, int32, (batch, pages of a sequence), optional
-    seqlens : ndarray, int32, (batch,), optional
+        Each row contiguous.
+    seqlens : ndarray, int32, (batch,), contiguous, optional
         Keys of each batch; all of them unless given.
     """
+    prepare_decode(
+        q,
+        k,
+        v,
+        out,
+        lse,
+        causal,
+        scale,
+        window,
+        offset,
+        softcap,
+        sinks,
+        slopes,
+        threads,
+        layout,
+        isa,
+        k_scale,
+        v_scale,
+        block_table,
+        seqlens,
+        kv_layout,
+    )()
+
+
+def prepare_decode(
+    q,
+    k,
+    v,
+    out,
+    lse=None,
+    causal=True,
+    scale=None,
+    window=(None, None),
+    offset=None,
+    softcap=None,
+    sinks=None,
+    slopes=None,
+    threads=1,
+    layout="bhtd",
+    isa=None,
+    k_scale=None,
+    v_scale=None,
+    block_table=None,
+    seqlens=None,
+    kv_layout=None,
+) -> Call:
+    """:func:`run_decode` as a call to be repeated."""
     isa = isa or select_isa()
     kv_axes = AXES[kv_layout or (layout if block_table is None else "bthd")]
     job = _describe(q, k, v, out, lse, causal, scale, window, offset, AXES[layout], kv_axes, block_table)
     heads, rows = job["batch"] * job["kv_heads"], job["queries"] * (job["heads"] // job["kv_heads"])
-    if job["page"] % decode.STEP:
-        raise ValueError(f"block_table: pages hold {job['page']} keys; allowed: multiples of {decode.STEP}")
-    if seqlens is not None:
-        job["lengths"] = address(seqlens)
-    if k_scale is not None:
-        job["k_scale"], job["v_scale"] = address(k_scale), address(v_scale)
+    if job["page"] % decode.RUN:
+        raise ValueError(f"block_table: pages hold {job['page']} keys; allowed: multiples of {decode.RUN}")
+    job["q_format"], job["o_format"], job["softcap"] = format_of(q.dtype), format_of(out.dtype), softcap or 0.0
+    for name, array in (
+        ("lengths", seqlens),
+        ("k_scale", k_scale),
+        ("v_scale", v_scale),
+        ("sinks", sinks),
+        ("slopes", slopes),
+    ):
+        if array is not None:
+            job[name] = address(array)
     job["splits"] = splits = max(1, -(-job["keys"] // decode.SPLIT))
+    partial = None
     if splits > 1:
         width = -(-job["head_dim"] // isa.lanes) * isa.lanes
-        partial = np.empty(heads * splits * rows * (width + 2), np.float32)
-        counters = np.zeros(heads, np.int64)
-        job["partial"], job["counters"] = address(partial), address(counters)
+        # Counters first: an int64 each, 0 before every launch.
+        partial = np.empty(2 * heads + heads * splits * rows * (width + 2), np.float32)
+        partial[: 2 * heads] = 0
+        job["counters"] = address(partial)
+        job["partial"] = job["counters"] + 8 * heads
     scratch = decode.scratch_bytes(isa, job["head_dim"], rows)
-    _launch(isa, DECODE[k.dtype.char], job, heads * splits, threads, scratch)
+    kept = q, k, v, out, lse, sinks, slopes, k_scale, v_scale, block_table, seqlens, partial
+    return Call(isa, DECODE[k.dtype.char], job, heads * splits, threads, scratch, kept)
 
 
 DECODE = {"f": decode.decode_fp32, "H": decode.decode_bf16, "e": decode.decode_fp16, "b": decode.decode_int8}
 """Kernels by the character of K's dtype; uint16 holds bfloat16."""
+
+
+class Call:
+    """A launch to be repeated, with a record that is filled once; calls of one object may not overlap.
+
+    The arrays' memory must stay where it is; `kept` is what the record points to.
+    """
+
+    __slots__ = ("_arguments", "_kept")
+
+    def __init__(self, isa, kernel, job: dict, tasks: int, threads: int, scratch: int, kept=()):
+        self._arguments = isa, address_of(kernel, isa, 3), _PACK.pack(*job.values()), tasks, threads, scratch
+        self._kept = kept
+
+    def __call__(self) -> None:
+        pool.launch(*self._arguments)
+
 
 _PACK = struct.Struct(f"{len(JOB.names) - FACTORS}q{FACTORS}d")
 _EMPTY = dict.fromkeys(JOB.names, 0)
@@ -210,4 +289,4 @@ def _describe(q, k, v, out, lse, causal, scale, window, offset, axes, kv_axes, b
 
 
 def _launch(isa, kernel, job: dict, tasks: int, threads: int, scratch: int) -> None:
-    pool.launch(isa, address_of(kernel, isa, 3), _PACK.pack(*job.values()), tasks, threads, scratch)
+    Call(isa, kernel, job, tasks, threads, scratch)()
