@@ -10,8 +10,12 @@ import importlib
 
 __version__ = "0.1.0"
 
-_PUBLIC = {"attention": "streaming_attention.api", "merge": "streaming_attention.api"}
-__all__ = ["__version__", "attention", "merge"]
+_PUBLIC = {
+    "attention": "streaming_attention.api",
+    "attention_backward": "streaming_attention.backward",
+    "merge": "streaming_attention.api",
+}
+__all__ = ["__version__", "attention", "attention_backward", "merge"]
 
 
 def __getattr__(name: str):
