@@ -90,7 +90,7 @@ def _transpose(isa, job, rows, token, count, factor, panel, table, zeros):
 
 @jit
 def _dot(isa, job, a, b, target):
-    """target[lane] = a[:, lane] . b[:, lane], added up as a tile does: where a row sees one key, delta is dP exactly."""
+    """target[lane] = a[:, lane] . b[:, lane], added up as a tile does: delta is dP where a row sees one key."""
     unit = 4 * width(isa)
     for at in range(0, unit, 4 * lanes(isa)):
         total = splat(isa, np.float32(0))
