@@ -29,9 +29,9 @@ from streaming_attention.simd import jit
 from streaming_attention.simd.convert import FP32
 from streaming_attention.simd.exp2 import exp2
 from streaming_attention.simd.isa import lanes, tile_rows, width
-from streaming_attention.simd.memory import atomic_load, atomic_store, load_f32, pause, store_f32, store_i32
+from streaming_attention.simd.memory import atomic_load, atomic_store, load_f32, pause, prefetch, store_f32, store_i32
 from streaming_attention.simd.tile import FULL, multiply_tile
-from streaming_attention.simd.vectors import fma, keep_between, lane_sum, load, splat, store
+from streaming_attention.simd.vectors import LINE, fma, keep_between, lane_sum, load, splat, store
 from streaming_attention.streaming.backward_job import backward_job_at
 from streaming_attention.streaming.backward_rows import DELTA, FACTOR, LSE, STATE, matrix_row, strips_of
 from streaming_attention.streaming.keys import seen_by
@@ -65,7 +65,7 @@ def backward_task(isa, job_address, task, scratch):
         for block in range(0, keys, BLOCK):
             at = 4 * block * job.columns
             count = min(BLOCK, keys - block)
-            _attend(isa, job, head, query_head, row, first_key + block, count, dk + at, dv + at, scores)
+            _attend(isa, job, head, query_head, row, first_key + block, count, block == 0, dk + at, dv + at, scores)
         atomic_store(turn + 1, job.progress + 8 * task)
     _wait(job, task, heads, group * runs - 1)
     atomic_store(group * runs, job.progress + 8 * task)
@@ -86,12 +86,12 @@ def _wait(job, task, heads, turn):
 
 
 @jit
-def _attend(isa, job, head, query_head, row, key, keys, dk, dv, scores):
+def _attend(isa, job, head, query_head, row, key, keys, fresh, dk, dv, scores):
     """A block of keys and a run of queries: whole where all see all, else strip by strip, cut to what it sees."""
     rows = min(STRIPS * width(isa), job.queries - row)
     _, _, full_first, full_last = _seen(job, row, rows)
     if full_first <= key and key + keys <= full_last:
-        _differentiate(isa, job, head, query_head, row, rows, key, keys, False, dk, dv, scores)
+        _differentiate(isa, job, head, query_head, row, rows, key, keys, fresh, False, dk, dv, scores)
         return
     step = tile_rows(isa)
     for at in range(row, row + rows, width(isa)):
@@ -104,13 +104,25 @@ def _attend(isa, job, head, query_head, row, key, keys, dk, dv, scores):
             masked = key + low < full_first or key + high > full_last
             shift = 4 * low * job.columns
             _differentiate(
-                isa, job, head, query_head, at, count, key + low, high - low, masked, dk + shift, dv + shift, scores
+                isa,
+                job,
+                head,
+                query_head,
+                at,
+                count,
+                key + low,
+                high - low,
+                fresh,
+                masked,
+                dk + shift,
+                dv + shift,
+                scores,
             )
 
 
 @jit
-def _differentiate(isa, job, head, query_head, row, rows, key, keys, masked, dk, dv, scores):
-    """Add what these queries and keys give to dQ, dK and dV."""
+def _differentiate(isa, job, head, query_head, row, rows, key, keys, fresh, masked, dk, dv, scores):
+    """Add what these queries and keys give to dQ, dK and dV; `fresh` rows of dO and dQ are fetched meanwhile."""
     unit = 4 * width(isa)
     stride = STRIPS * unit
     gradients = scores + (BLOCK + tile_rows(isa)) * stride
@@ -118,10 +130,17 @@ def _differentiate(isa, job, head, query_head, row, rows, key, keys, masked, dk,
     k = _kv_row(job, job.k, job.k_batch, job.k_head, job.k_token, head, key)
     v = _kv_row(job, job.v, job.v_batch, job.v_head, job.v_token, head, key)
     strip = query_head * strips_of(job.queries, width(isa)) + row // width(isa)
+    q = matrix_row(job, job.q, job.q_batch, job.q_head, job.q_token, query_head, row)
+    do = matrix_row(job, job.do, job.do_batch, job.do_head, job.do_token, query_head, row)
+    dq = matrix_row(job, job.dq, job.dq_batch, job.dq_head, job.dq_token, query_head, row)
     for s in range(strips_of(rows, width(isa))):
         panel = job.panels + 2 * job.columns * unit * (strip + s)
-        _scores(isa, job, k, job.k_token, keys, panel, scores + s * unit)
-        _scores(isa, job, v, job.v_token, keys, panel + job.columns * unit, gradients + s * unit)
+        at = s * width(isa)
+        _scores(isa, job, k, job.k_token, keys, panel, scores + s * unit, do + at * job.do_token, job.do_token, fresh)
+        panel += job.columns * unit
+        _scores(
+            isa, job, v, job.v_token, keys, panel, gradients + s * unit, dq + at * job.dq_token, job.dq_token, fresh
+        )
         if masked:
             _bound(isa, job, row + s * width(isa), bounds)
         for column in range(0, unit, 4 * lanes(isa)):
@@ -131,9 +150,6 @@ def _differentiate(isa, job, head, query_head, row, rows, key, keys, masked, dk,
                 _weigh_seen(isa, scores + at, gradients + at, key, keys, state, bounds + column)
             else:
                 _weigh(isa, scores + at, gradients + at, keys, state)
-    q = matrix_row(job, job.q, job.q_batch, job.q_head, job.q_token, query_head, row)
-    do = matrix_row(job, job.do, job.do_batch, job.do_head, job.do_token, query_head, row)
-    dq = matrix_row(job, job.dq, job.dq_batch, job.dq_head, job.dq_token, query_head, row)
     if masked and not _all_finite(isa, job, k, keys, q, do, rows):
         _add_seen(job, row, rows, key, keys, scores, gradients, stride, k, q, do, dq, dk, dv)
         return
@@ -146,11 +162,16 @@ def _differentiate(isa, job, head, query_head, row, rows, key, keys, masked, dk,
 
 
 @jit
-def _scores(isa, job, rows, token, keys, panel, target):
-    """target[key, lane] = rows[key] . panel[:, lane], a tile of keys at a time."""
+def _scores(isa, job, rows, token, keys, panel, target, fetch, fetch_token, fetches):
+    """target[key, lane] = rows[key] . panel[:, lane], a tile of keys at a time; meanwhile a strip of rows is fetched."""
     step, unit = tile_rows(isa), 4 * width(isa)
     stride = STRIPS * unit
+    share = -(-width(isa) * step // BLOCK)
     for j in range(0, keys, step):
+        if fetches:
+            for row in range(j // step * share, (j // step + 1) * share):
+                for at in range(0, 4 * job.columns, LINE):
+                    prefetch(fetch + row * fetch_token + at)
         a, c, valid = rows + j * token, target + j * stride, min(step, keys - j)
         multiply_tile(isa, FP32, FULL, 3, a, token, 4, valid, panel, unit, job.head_dim, c, stride, False, 0, 0)
 
