@@ -85,7 +85,10 @@ def _transpose(isa, job, rows, token, count, factor, panel, table, zeros):
         store_i64(rows + lane * token if lane < count else zeros, table + 8 * lane)
     for column in range(0, width(isa), side):
         for dim in range(0, job.columns, side):
-            gather_block(isa, table + 8 * column, 4 * dim, factor, panel + dim * unit + 4 * column, unit)
+            square = panel + dim * unit + 4 * column
+            gather_block(isa, table + 8 * column, 4 * dim, square, unit)
+            for row in range(side):
+                store(load(isa, square + row * unit) * splat(isa, factor), square + row * unit)
 
 
 @jit
