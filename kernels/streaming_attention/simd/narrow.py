@@ -42,14 +42,14 @@ def _emit_bf16(builder, value):
 
 
 @intrinsic
-def store_narrowed(typingctx, isa, storage, vector, address):
+def store_narrowed(typingctx, storage, vector, address):
     """Store a vector of fp32 in a storage format."""
 
     def codegen(context, builder, _signature, args):
-        emit_narrowing_store(builder, storage.storage, args[2], args[3])
+        emit_narrowing_store(builder, storage.storage, *args[1:])
         return context.get_dummy_value()
 
-    return types.void(isa, storage, vector, types.int64), codegen
+    return types.void(storage, vector, types.int64), codegen
 
 
 @intrinsic

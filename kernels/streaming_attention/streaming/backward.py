@@ -163,7 +163,7 @@ def _differentiate(isa, job, head, query_head, row, rows, key, keys, fresh, mask
 
 @jit
 def _scores(isa, job, rows, token, keys, panel, target, fetch, fetch_token, fetches):
-    """target[key, lane] = rows[key] . panel[:, lane], a tile of keys at a time; a strip is fetched meanwhile."""
+    """target[key, lane] = rows[key] . panel[:, lane], a tile at a time, while a strip of rows is fetched."""
     step, unit = tile_rows(isa), 4 * width(isa)
     stride = STRIPS * unit
     share = -(-width(isa) * step // BLOCK)

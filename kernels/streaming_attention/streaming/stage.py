@@ -79,7 +79,7 @@ def _narrow(isa, storage, job_address, task):
     for row in range(rows):
         a, b = source + row * job.source_token, target + row * job.target_token
         for c in range(0, whole, lanes(isa)):
-            store_narrowed(isa, storage, load(isa, a + 4 * c), b + c * job.target_dim)
+            store_narrowed(storage, load(isa, a + 4 * c), b + c * job.target_dim)
         for c in range(whole, job.head_dim):
             store_scalar_narrowed(storage, load_f32(a + 4 * c), b + c * job.target_dim)
 
