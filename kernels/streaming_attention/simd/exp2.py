@@ -9,15 +9,13 @@ from streaming_attention.simd.vectors import I32, emit_constant, emit_fma, emit_
 
 # Minimax in relative error (9.2e-8) on [-1/2, 1/2], constant term fixed at 1 so that exp2(0) is exactly 1.
 COEFFICIENTS = (1.0, 0.69314700365, 0.24022242427, 0.05550733581, 0.00967151299, 0.00132647273)
-SHORT_COEFFICIENTS = (1.0, 0.69312419341, 0.24024098611, 0.055906424648, 0.0095828530592)
-"""One degree less, error 2.8e-6: for weights that are rounded to bfloat16, whose unit in the last place is 4e-3."""
 LOWEST = -127.0
 """Below this the result is 0: 2**-127 has an all-zero exponent, so the exponent trick gives exactly 0."""
 MAGIC = 1.5 * 2**23
 """Adding it rounds to an integer, which then stands in the low mantissa bits."""
 
 
-def emit_exp2(builder, x, coefficients=COEFFICIENTS):
+def emit_exp2(builder, x):
     """2**x for x <= 127; 0 below -126 (subnormal results may be anything below 2**-126); NaN stays NaN.
 
     The exponent is added as an integer, which works on every target. AVX-512's ``scalef`` in its place was no
@@ -29,8 +27,8 @@ def emit_exp2(builder, x, coefficients=COEFFICIENTS):
     magic = emit_constant(vector, MAGIC)
     shifted = builder.fadd(x, magic)
     fraction = builder.fsub(x, builder.fsub(shifted, magic))
-    power = emit_constant(vector, coefficients[-1])
-    for coefficient in coefficients[-2::-1]:
+    power = emit_constant(vector, COEFFICIENTS[-1])
+    for coefficient in COEFFICIENTS[-2::-1]:
         power = emit_fma(builder, power, fraction, emit_constant(vector, coefficient))
     exponent = builder.shl(builder.bitcast(shifted, integers), emit_constant(integers, 23))
     return builder.bitcast(builder.add(builder.bitcast(power, integers), exponent), vector)

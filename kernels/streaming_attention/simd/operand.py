@@ -9,9 +9,9 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from streaming_attention.simd.bf16 import I16, emit_dot, emit_interleave, emit_words
+from streaming_attention.simd.bf16 import I16, emit_dot, emit_interleave, emit_short_exp2, emit_words
 from streaming_attention.simd.convert import WORDS
-from streaming_attention.simd.exp2 import SHORT_COEFFICIENTS, emit_exp2
+from streaming_attention.simd.exp2 import emit_exp2
 from streaming_attention.simd.vectors import I32, Vector, emit_constant, emit_fma, emit_load, emit_splat, emit_store
 
 
@@ -36,7 +36,7 @@ def exp2_for(typingctx, tile, x):
     """2**x as exactly as the operand can hold."""
 
     def codegen(_context, builder, _signature, args):
-        return emit_exp2(builder, args[1], SHORT_COEFFICIENTS) if tile.storage == WORDS else emit_exp2(builder, args[1])
+        return (emit_short_exp2 if tile.storage == WORDS else emit_exp2)(builder, args[1])
 
     return x(tile, x), codegen
 

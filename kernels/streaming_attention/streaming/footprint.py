@@ -16,7 +16,7 @@ FEW_ROWS = 16
 """Rows per K/V head below which lanes run along head_dim (decode) instead of along rows (prefill)."""
 
 _LANES, _WIDTH, _TILE_ROWS = 16, 48, 8
-_STRIPS, _UNITS = 4, 8
+_STRIPS, _UNITS = 8, 9
 _SPLIT, _PANEL, _PAGE = 1024, 64, 4096
 
 

@@ -40,7 +40,7 @@ def run_prefill(
     threads=1,
     layout="bhtd",
     isa=None,
-    block=prefill.BLOCK,
+    block=None,
     block_table=None,
     seqlens=None,
     kv_layout=None,
@@ -82,8 +82,8 @@ def run_prefill(
     threads : int
     isa : Isa, optional
         The best of this CPU for the dtypes unless given.
-    block : int
-        Keys of a step of the online softmax.
+    block : int, optional
+        Keys of a step of the online softmax; :data:`.prefill.BLOCK`, or ``BLOCK_WORDS``, unless given.
     block_table : ndarray, int32, (batch, pages of a sequence), optional
         Any page size.
     seqlens : ndarray, int32, (batch,), contiguous, optional
@@ -105,7 +105,8 @@ def run_prefill(
             cu_seqlens_k = cu_seqlens_q if cu_seqlens_k is None else cu_seqlens_k
     job = _describe(q, k, v, out, lse, causal, scale, window, offset, axes, kv_axes, block_table)
     isa, kernel = prefill.choose_kernel(q.dtype, k.dtype, isa)
-    job["block"], job["softcap"] = block, softcap or 0.0
+    job["block"] = block = block or prefill.block_of(kernel)
+    job["softcap"] = softcap or 0.0
     job["q_format"], job["kv_format"], job["o_format"] = map(format_of, (q.dtype, k.dtype, out.dtype))
     job["staged"] = prefill.is_staged(kernel, job)
     tables = {"sinks": sinks, "slopes": slopes, "lengths": seqlens, "q_starts": cu_seqlens_q, "k_starts": cu_seqlens_k}

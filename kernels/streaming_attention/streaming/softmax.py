@@ -15,7 +15,7 @@ from streaming_attention.simd.isa import width
 from streaming_attention.simd.operand import are_words, exp2_for, words
 from streaming_attention.simd.tanh import tanh
 from streaming_attention.simd.vectors import any_greater, distance, fma, keep_between, load, maximum, splat, store
-from streaming_attention.streaming.strip import FIRST, LAST, LOG2E, MAXIMUM, POSITION, SLOPE, TOTAL
+from streaming_attention.streaming.strip import FIRST, LAST, LOG2E, MAXIMUM, PEAK, POSITION, SLOPE, TOTAL
 
 STEP = 4
 """Keys that the loops here take at a time; the rows of scores are padded to it."""
@@ -53,8 +53,11 @@ def mask(isa, scores, strip, first, keys):
 
 
 @jit
-def weigh(isa, tile, scores, keys, strip, output, head_dim, scale):
-    """New maximum, scores to weights, sum; O rescaled if need be. Weights of words lie two keys a row."""
+def weigh(isa, tile, scores, keys, strip, output, head_dim, scale, changed):
+    """New maximum, scores to weights, sum; O rescaled if need be. Weights of words lie two keys a row.
+
+    `changed` says that scores are not those whose maxima the tiles left.
+    """
     unit = 4 * width(isa)
     hidden = splat(isa, np.float32(-np.inf))
     padded = -(-keys // STEP) * STEP
@@ -62,7 +65,8 @@ def weigh(isa, tile, scores, keys, strip, output, head_dim, scale):
         store(hidden, scores + j * unit)
     factor = splat(isa, scale)
     old = load(isa, strip + MAXIMUM * unit)
-    new = maximum(_largest(isa, scores, padded) * factor, old)
+    peak = _largest(isa, scores, padded) if changed else load(isa, strip + PEAK * unit)
+    new = maximum(peak * factor, old)
     if any_greater(new, old):
         _rescale(isa, strip, output, head_dim, exp2(old - new))
         store(new, strip + MAXIMUM * unit)

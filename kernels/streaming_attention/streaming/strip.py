@@ -33,9 +33,9 @@ LOWEST_MAXIMUM = np.float32(-1e38)
 """Where running maxima start: finite, so that -inf - maximum is -inf and never NaN."""
 LOG2E = math.log2(math.e)
 
-# Rows of state: running maximum and sum, the keys that a lane sees, the key it stands at, its ALiBi slope, and
-# addresses (an int64 per lane, two units) of rows to read or write.
-MAXIMUM, TOTAL, FIRST, LAST, POSITION, SLOPE, TABLE, UNITS = 0, 1, 2, 3, 4, 5, 6, 8
+# Rows of state: running maximum and sum, the keys that a lane sees, the key it stands at, its ALiBi slope, the largest
+# score of a block, and addresses (an int64 per lane, two units) of rows to read or write.
+MAXIMUM, TOTAL, FIRST, LAST, POSITION, SLOPE, PEAK, TABLE, UNITS = 0, 1, 2, 3, 4, 5, 6, 7, 9
 
 
 @jit
