@@ -25,6 +25,7 @@ class Options:
     """
 
     num_warps: int = 4
+    warp_size: int = 1
     num_ctas: int = 1
     num_stages: int = 1
     arch: str = ""
@@ -41,6 +42,7 @@ class Options:
     max_num_imprecise_acc_default: int = 0
     backend_name: str = NAME
     instrumentation_mode: str = ""
+    fpsan_homomorphic_casts: bool = False  # Triton 3.9's runtime passes it
     ir_override: str | None = None
     maxnreg: int | None = None
     waves_per_eu: int = 0

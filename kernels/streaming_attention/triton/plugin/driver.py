@@ -7,7 +7,7 @@ import time
 import numpy as np
 import triton.runtime.jit as jit
 from triton.backends.compiler import GPUTarget
-from triton.backends.driver import DriverBase, decompose_descriptor
+from triton.backends.driver import DriverBase
 
 from streaming_attention.triton.cpu.kernel import Compiled, Kernel, address_of
 from streaming_attention.triton.cpu.target import make_target
@@ -48,10 +48,21 @@ def _flat(kinds, arguments):
         if isinstance(kind, tuple):
             yield from _flat(kind, argument)
         elif str(kind).startswith("tensordesc"):
-            for part in decompose_descriptor(argument):
+            for part in _decompose(argument):
                 yield part if isinstance(part, (int, bool)) else address_of(part)
         elif kind != "constexpr":
             yield address_of(argument) if str(kind).startswith("*") else argument
+
+
+def _decompose(descriptor):
+    """A host's tensor descriptor as the arguments that Triton's passes turn it into; how many depends on the release."""
+    import triton.backends.driver as driver
+
+    if hasattr(driver, "decompose_descriptor"):
+        return driver.decompose_descriptor(descriptor)
+    sizes = (*descriptor.shape, *descriptor.strides)
+    flags = (descriptor.padding == "nan", getattr(descriptor, "round_f32_to_tf32", False))
+    return [descriptor.base, *sizes, *flags, *sizes]
 
 
 class Utilities:
