@@ -3,7 +3,10 @@
     python benchmarks/decode.py [--threads N] [--rounds N]
 
 Every call reads K and V that were pushed out of the caches by the ones before it: each case keeps enough copies. The
-share is the mean time of the reads around a call over the call's; the ratio is against fp32's median in this run.
+share is the mean time of the reads around a call over the call's; the ratio is against fp32's time in the same turn.
+Pages have another ceiling: a plain loop that reads a head's part of each page in the table's order, first of K, then of
+V, 1024 keys at a time as decode does. Its ratio against a read of the same bytes in one piece says what no kernel can
+avoid that reads pages in that order.
 """
 
 from __future__ import annotations
@@ -13,14 +16,60 @@ import time
 
 import numpy as np
 from ceilings import read_seconds
+from numba import njit
 
+from streaming_attention.simd.compiled import address_of
+from streaming_attention.simd.isa import lanes, select_isa
+from streaming_attention.simd.memory import load_i64, prefetch
+from streaming_attention.simd.vectors import load, splat, store
+from streaming_attention.streaming import pool
 from streaming_attention.streaming.front import run_decode
 
 # name, heads, kv_heads, keys
 CASES = [("1 head, 64K keys", 1, 1, 65536), ("GQA 16/8, 16K keys", 16, 8, 16384)]
 HEAD_DIM = 128
+PAGES = (256, 64, 16)
 COLD_BYTES = 128 << 20
 """Bytes touched between two uses of a copy, beyond the last-level cache of most machines."""
+SPLIT = 1024
+RUN_BYTES = 16 * HEAD_DIM * 4
+
+
+@njit(nogil=True, error_model="numpy", cache=True)
+def _read_runs(isa, job, task, scratch):
+    """Read the runs of a split, each prefetching the next: the job holds their addresses' address and number."""
+    runs, count = load_i64(job), load_i64(job + 8)
+    step = 4 * lanes(isa)
+    s0 = splat(isa, np.float32(0))
+    s1, s2, s3 = s0, s0, s0
+    for run in range(task * 2 * SPLIT // 16, (task + 1) * 2 * SPLIT // 16):
+        p, soon = load_i64(runs + 8 * run), load_i64(runs + 8 * min(run + 1, count - 1))
+        for at in range(0, RUN_BYTES, 4 * step):
+            for line in range(at, at + 4 * step, 64):
+                prefetch(soon + line)
+            q = p + at
+            s0, s1 = s0 + load(isa, q), s1 + load(isa, q + step)
+            s2, s3 = s2 + load(isa, q + 2 * step), s3 + load(isa, q + 3 * step)
+    store(s0 + s1 + s2 + s3, scratch)
+
+
+def read_pages_seconds(k, v, table, threads: int) -> float:
+    """Seconds to read pages of fp32 (pages, kv_heads, page_size, head_dim) in the order in which decode does."""
+    _, kv_heads, page, _ = k.shape
+    within = np.arange(page // 16) * RUN_BYTES
+    addresses = []
+    for head in range(kv_heads):
+        starts = [
+            (x.ctypes.data + x.strides[0] * table[0].astype(np.int64) + x.strides[1] * head)[:, None] + within
+            for x in (k, v)
+        ]
+        addresses += [np.stack([x.reshape(-1, SPLIT // 16) for x in starts], axis=1).ravel()]
+    runs = np.concatenate(addresses)
+    job = np.array([runs.ctypes.data, len(runs)], np.int64)
+    isa = select_isa()
+    start = time.perf_counter()
+    pool.launch(isa, address_of(_read_runs, isa, 3), job.ctypes.data, len(runs) * 16 // (2 * SPLIT), threads, 64)
+    return time.perf_counter() - start
 
 
 def variants(k, v, rng):
@@ -29,7 +78,7 @@ def variants(k, v, rng):
     yield "bf16", *((x.view(np.uint32) >> 16).astype(np.uint16) for x in (k, v)), {}
     scale = np.full(k.shape[:3], 0.05, np.float32)
     yield "int8", *((20 * x).astype(np.int8) for x in (k, v)), {"k_scale": scale, "v_scale": scale}
-    for page in (256, 64, 16):
+    for page in PAGES:
         count = k.shape[2] // page
         table = rng.permutation(count).astype(np.int32)[None]
         place = np.argsort(table[0])
@@ -37,6 +86,9 @@ def variants(k, v, rng):
             np.ascontiguousarray(x[0].reshape(len(x[0]), count, page, HEAD_DIM).swapaxes(0, 1)[place]) for x in (k, v)
         ]
         yield f"pages of {page}", *pages, {"block_table": table, "kv_layout": "bhtd"}
+        if len(k[0]) > 1:
+            tokens_first = (np.ascontiguousarray(x.swapaxes(1, 2)) for x in pages)
+            yield f"{page}, tokens first", *tokens_first, {"block_table": table, "kv_layout": "bthd"}
 
 
 def measure(case, threads: int, rounds: int) -> None:
@@ -48,7 +100,7 @@ def measure(case, threads: int, rounds: int) -> None:
     copies = [rng.standard_normal((2, 1, kv_heads, keys, HEAD_DIM), dtype=np.float32) for _ in range(2)]
     cold = [np.ones(max(COLD_BYTES - size, 0) // 4 + 1024, np.float32)]
     rows = [list(variants(*copy, rng)) for copy in copies]
-    times, shares = {}, {}
+    times, shares, reads = {}, {}, {}
     for turn in range(rounds + 1):
         for variant, k, v, options in rows[turn % 2]:
             read_seconds(cold, threads)
@@ -62,10 +114,16 @@ def measure(case, threads: int, rounds: int) -> None:
             if turn:
                 times.setdefault(variant, []).append(seconds)
                 shares.setdefault(variant, []).append((before + after) / 2 / seconds)
+            if turn and options.get("kv_layout") == "bhtd":
+                read_seconds(cold, threads)
+                paged = read_pages_seconds(k, v, options["block_table"], threads)
+                reads.setdefault(variant, []).append(2 * paged / (before + after))
     base = np.array(times["fp32"])
     for variant, seconds in times.items():
         ratio = np.median(np.array(seconds) / base)
-        print(f"{name:20} {variant:12} {np.median(shares[variant]):.3f} of a cold read, {ratio:.3f} x fp32", flush=True)
+        beside = f", a read of the pages {np.median(reads[variant]):.3f} x in one piece" if variant in reads else ""
+        share = np.median(shares[variant])
+        print(f"{name:20} {variant:17} {share:.3f} of a cold read, {ratio:.3f} x fp32{beside}", flush=True)
 
 
 def main():

@@ -10,8 +10,14 @@ import importlib
 
 __version__ = "0.1.0"
 
-_PUBLIC = {"attention": "streaming_attention.api", "merge": "streaming_attention.api"}
-__all__ = ["__version__", "attention", "merge"]
+_PUBLIC = {
+    "attention": "streaming_attention.api",
+    "attention_backward": "streaming_attention.backward",
+    "attention_paged": "streaming_attention.api",
+    "attention_varlen": "streaming_attention.api",
+    "merge": "streaming_attention.api",
+}
+__all__ = ["__version__", "attention", "attention_backward", "attention_paged", "attention_varlen", "merge"]
 
 
 def __getattr__(name: str):

@@ -1,49 +1,77 @@
-"""The public face: check everything, choose a method, compute."""
+"""The public face: check everything, choose a kernel, compute."""
 
 from __future__ import annotations
 
-import math
-import numbers
-
-import numpy as np
-
-from streaming_attention.inputs import NUMPY_DTYPES, Inputs
-from streaming_attention.machine.layout import Layout
-from streaming_attention.parallel import check_threads, most_threads
+from streaming_attention import checks
+from streaming_attention.common import check_common, new_lse, result, run, streaming_options
+from streaming_attention.merging import merge
+from streaming_attention.others import run_method
+from streaming_attention.paged import attention_paged
 from streaming_attention.registry import find_method
-from streaming_attention.workload import Workload
+from streaming_attention.streaming.dispatch import choose_threads, is_few
+from streaming_attention.varlen import attention_varlen
 
-_NAMES = {dtype: name for name, dtype in NUMPY_DTYPES.items()}
+__all__ = ["attention", "attention_paged", "attention_varlen", "merge"]
 
 
-def attention(q, k, v, *, causal=False, scale=None, method="streaming", threads=None, return_lse=False, **options):
+def attention(
+    q,
+    k,
+    v,
+    *,
+    causal=False,
+    scale=None,
+    window=None,
+    softcap=None,
+    sinks=None,
+    alibi_slopes=None,
+    layout="bhtd",
+    method=None,
+    threads=None,
+    out=None,
+    return_lse=False,
+    **options,
+):
     """Exact attention, softmax(scale * Q K^T) V, on the CPU.
 
     Parameters
     ----------
-    q : ndarray, (batch, heads, queries, head_dim), float32
-    k, v : ndarray, (batch, kv_heads, keys, head_dim), float32
+    q : ndarray, (batch, heads, queries, head_dim), float32, float16 or bfloat16 (``ml_dtypes.bfloat16``)
+        Any strides are read in place; only an array that isn't aligned is copied.
+    k, v : ndarray, (batch, kv_heads, keys, head_dim), the same dtypes, alike
         ``heads`` is a multiple of ``kv_heads``: query head h uses K/V head h // (heads // kv_heads), without a copy.
-        Any strides are taken; an array that isn't C-contiguous and aligned is copied first.
     causal : bool
         Query i sees the keys j <= i + keys - queries (bottom-right aligned, so that a query over a cache sees it all).
     scale : float, optional
         Factor on the logits, head_dim ** -0.5 unless given.
-    method : str
-        A name in :data:`streaming_attention.registry.METHODS`.
+    window : (int, int), optional
+        Keys seen before and after a query's own place, i + keys - queries; -1 or None: all of that side.
+    softcap : float, optional
+        Logits become ``softcap * tanh(logits / softcap)``, before anything is added to them.
+    sinks : ndarray, (heads,), float32, optional
+        A logit more for each head, which every query sees, without a V.
+    alibi_slopes : ndarray, (heads,), float32, optional
+        ``-slope * |i + keys - queries - j|`` is added to the logits.
+    layout : str
+        ``"bhtd"``, or ``"bthd"`` for (batch, tokens, heads, head_dim) of all arrays but the log-sum-exp.
+    method : str, optional
+        A name in :data:`streaming_attention.registry.METHODS`; the fastest kernel for these shapes unless given. The
+        options on logits, 16-bit dtypes and layouts are ``streaming``'s; other methods say that they have none.
     threads : int, optional
-        As many as Numba's pool has (one a core, or ``NUMBA_NUM_THREADS``) unless given.
+        Up to as many as Numba's pool has (one a core, or ``NUMBA_NUM_THREADS``).
+    out : ndarray, q's shape, q's dtype or float32, optional
+        Receives the output; any strides, not overlapping the inputs.
     return_lse : bool
         Whether to return the log-sum-exp of every row's logits too, for :func:`merge`.
     **options
-        The method's own, such as ``block`` of ``streaming``.
+        The method's own, such as ``block`` and ``isa`` of ``streaming``.
 
     Returns
     -------
-    out : ndarray, (batch, heads, queries, head_dim), float32
+    out : ndarray, q's shape and dtype
         A query that sees no key gets 0. NaN reaches the queries that see it (for ``gemm`` see its module).
     lse : ndarray, (batch, heads, queries), float32
-        Natural logarithm, -inf for a query that sees no key. Only with ``return_lse``.
+        Natural logarithm, the sink included; -inf for a query that sees no key and no sink. Only with ``return_lse``.
 
     Raises
     ------
@@ -55,10 +83,9 @@ def attention(q, k, v, *, causal=False, scale=None, method="streaming", threads=
 
     Notes
     -----
-    O(queries x keys x head_dim) time; ``streaming`` needs O(queries x head_dim) memory beside the inputs and gives the
-    same bits on any number of threads. Calls from several Python threads are safe: parallel regions take turns. Where
-    Numba has only its ``workqueue`` layer, that holds as long as nobody else's parallel Numba code runs at the same
-    time.
+    O(queries x keys x head_dim) time; memory O(threads x head_dim) beside the inputs and, for few queries, O(rows x
+    head_dim) for every 1024 keys. The same bits on any number of threads. The online softmax is Milakov and
+    Gimelshein's (2018), blocked as in FlashAttention (Dao et al., 2022). Calls from several Python threads are safe.
 
     Examples
     --------
@@ -68,109 +95,25 @@ def attention(q, k, v, *, causal=False, scale=None, method="streaming", threads=
     >>> attention(q, k, v, causal=True).shape
     (1, 8, 100, 64)
     """
-    workload, scale, threads = _workload(q, k, v, causal), _check_scale(scale), _check_threads(threads)
-    chosen = find_method(method)
-    options = chosen.complete(options)
-    reason = chosen.infeasible(workload, Layout(threads=threads))
-    if reason:
-        raise ValueError(f"method: {reason}")
-    q, k, v = (np.require(array, requirements=("C_CONTIGUOUS", "ALIGNED")) for array in (q, k, v))
-    inputs = Inputs(workload, q, k, v, 0, workload.keys, scale)
-    prepared = chosen.load()(inputs, threads, None, options)
-    try:
-        if return_lse and prepared.lse is None:
-            raise ValueError(f"return_lse: {method} gives no log-sum-exp")
-        out = prepared.run()
-    finally:
-        prepared.close()
-    return (out, prepared.lse) if return_lse else out
-
-
-def merge(out_a, lse_a, out_b, lse_b):
-    """Merge attention over two disjoint sets of keys into attention over both.
-
-    The operation is associative and, but for rounding, commutative: a cache can be cut anywhere and its parts computed
-    anywhere.
-
-    Parameters
-    ----------
-    out_a, out_b : ndarray, (..., head_dim)
-    lse_a, lse_b : ndarray, (...)
-        As :func:`attention` returns them with ``return_lse``.
-
-    Returns
-    -------
-    out, lse : ndarray
-        Two parts without a visible key give 0 and -inf.
-
-    Raises
-    ------
-    ValueError
-        Shapes that don't fit.
-    """
-    _check_parts(out_a, lse_a, out_b, lse_b)
-    peak = np.maximum(lse_a, lse_b)
-    origin = np.where(peak == -np.inf, 0, peak).astype(peak.dtype)
-    weight_a, weight_b = np.exp(lse_a - origin), np.exp(lse_b - origin)
-    total = weight_a + weight_b
-    divisor = np.where(total == 0, 1, total).astype(total.dtype)
-    out = out_a * (weight_a / divisor)[..., None] + out_b * (weight_b / divisor)[..., None]
-    with np.errstate(divide="ignore"):
-        return out, origin + np.log(total)
-
-
-def _workload(q, k, v, causal) -> Workload:
-    """The call as a workload, once its arrays are known to fit together."""
-    for name, array in (("q", q), ("k", k), ("v", v)):
-        _check_array(name, array)
-    if not isinstance(causal, bool | np.bool_):
-        raise TypeError(f"causal: {causal!r} is not a bool")
-    batch, heads, queries, head_dim = q.shape
-    kv_heads, keys = k.shape[1:3]
-    if k.shape != v.shape:
-        raise ValueError(f"v: shape {v.shape} differs from k's {k.shape}")
-    if k.shape[0] != batch or k.shape[3] != head_dim:
+    axes = checks.check_layout("layout", layout)
+    given = q, k, v
+    q, k, v = (checks.check_array(name, x, axes) for name, x in (("q", q), ("k", k), ("v", v)))
+    checks.check_pair(k, v, given[1:])
+    h, t = axes.index("heads"), axes.index("tokens")
+    if k.shape[0] != q.shape[0] or k.shape[3] != q.shape[3]:
         raise ValueError(f"k: shape {k.shape} doesn't fit q's {q.shape}; batch and head_dim must be equal")
-    for name, size in (("heads of q", heads), ("heads of k", kv_heads), ("head_dim", head_dim)):
-        if size == 0:
-            raise ValueError(f"{name}: 0, must be at least 1")
-    if heads % kv_heads:
-        raise ValueError(f"heads of q: {heads} is not a multiple of the {kv_heads} heads of k")
-    dtype = _NAMES[q.dtype]
-    return Workload("call", batch, heads, kv_heads, queries, keys, head_dim, bool(causal), dtype)
-
-
-def _check_array(name: str, array) -> None:
-    if not isinstance(array, np.ndarray):
-        raise TypeError(f"{name}: {type(array).__name__} is not a numpy array")
-    if array.dtype not in _NAMES:
-        raise ValueError(f"{name}: dtype {array.dtype} is not supported; allowed: {', '.join(map(str, _NAMES))}")
-    if array.ndim != 4:
-        raise ValueError(f"{name}: shape {array.shape} is not (batch, heads, tokens, head_dim)")
-
-
-def _check_scale(scale) -> float | None:
-    if scale is None:
-        return None
-    if not isinstance(scale, numbers.Real) or isinstance(scale, bool):
-        raise TypeError(f"scale: {scale!r} is not a number")
-    if not math.isfinite(scale):
-        raise ValueError(f"scale: {scale!r} is not finite")
-    return float(scale)
-
-
-def _check_threads(threads) -> int:
-    if threads is None:
-        return most_threads()
-    if not isinstance(threads, numbers.Integral) or isinstance(threads, bool):
-        raise TypeError(f"threads: {threads!r} is not an integer")
-    check_threads(threads)
-    return int(threads)
-
-
-def _check_parts(out_a, lse_a, out_b, lse_b) -> None:
-    if out_a.shape != out_b.shape:
-        raise ValueError(f"out_b: shape {out_b.shape} differs from out_a's {out_a.shape}")
-    for name, lse in (("lse_a", lse_a), ("lse_b", lse_b)):
-        if lse.shape != out_a.shape[:-1]:
-            raise ValueError(f"{name}: shape {lse.shape}, must be {out_a.shape[:-1]}, that of out without head_dim")
+    heads, kv_heads, queries, head_dim = q.shape[h], k.shape[h], q.shape[t], q.shape[3]
+    checks.check_heads(heads, kv_heads, head_dim)
+    arguments = check_common(heads, causal, scale, window, softcap, sinks, alibi_slopes, threads)
+    if method is not None and find_method(method).name != "streaming":
+        return run_method(find_method(method), *given, layout, arguments, out, return_lse, options)
+    arguments |= streaming_options(options)
+    read = {"q": q, "k": k, "v": v, "sinks": arguments.get("sinks"), "alibi_slopes": arguments.get("slopes")}
+    out, written = checks.check_out(out, given[0], read)
+    lse = new_lse(return_lse, q.shape[0], heads, queries)
+    rows = heads // kv_heads * queries
+    if method is None:
+        work = q.shape[0] * kv_heads * rows * k.shape[t] * head_dim
+        arguments["threads"] = choose_threads(work, arguments["threads"])
+    run(is_few(rows), q, k, v, written, lse, arguments | {"layout": layout})
+    return result(out, lse)

@@ -2,5 +2,5 @@
 
 import numba
 
-jit = numba.njit(nogil=True, error_model="numpy")
-"""For functions that kernels call: compiled into the kernel, which alone is cached."""
+jit = numba.njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
+"""For functions that kernels call: compiled into the kernel, which alone is cached and callable from outside."""

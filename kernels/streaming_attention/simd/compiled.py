@@ -36,8 +36,8 @@ def address_of(function, isa: Isa, integers: int, returns: bool = False) -> int:
 
 @cache
 def callable_from(function, isa: Isa, integers: int, returns: bool = False):
-    """The same as a Python callable of the integers alone."""
-    prototype = ctypes.CFUNCTYPE(ctypes.c_int64 if returns else None, ctypes.c_void_p, *[ctypes.c_int64] * integers)
+    """The same as a Python callable of the integers alone. For an address it takes a ``bytes`` object as well."""
+    prototype = ctypes.CFUNCTYPE(ctypes.c_int64 if returns else None, *[ctypes.c_void_p] * (1 + integers))
     address = address_of(function, isa, integers, returns)
     return _bind(prototype(address))
 

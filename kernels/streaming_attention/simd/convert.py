@@ -13,7 +13,7 @@ from numba.core import types
 from numba.core.imputils import lower_constant
 from numba.extending import NativeValue, intrinsic, models, register_model, typeof_impl, unbox
 
-from streaming_attention.simd.vectors import F32, I8, I32, Vector, emit_constant, emit_load
+from streaming_attention.simd.vectors import F32, I8, I32, Vector, emit_constant, emit_load, emit_store
 
 I16 = ir.IntType(16)
 
@@ -34,8 +34,23 @@ class Storage:
 
 
 FP32, BF16, FP16, INT8 = Storage("fp32", 4), Storage("bf16", 2), Storage("fp16", 2), Storage("int8", 1)
+WORDS = Storage("words", 4)
+"""Pairs of bfloat16 that stay pairs: see :mod:`.bf16`."""
+FORMATS = (FP32, BF16, FP16)
+"""What Q and O may be stored as too; kernels know a format chosen at run time by its place here."""
 
-_ELEMENT = {"fp32": F32, "bf16": I16, "fp16": ir.HalfType(), "int8": I8}
+_ELEMENT = {"fp32": F32, "bf16": I16, "fp16": ir.HalfType(), "int8": I8, "words": F32}
+
+
+def format_of(dtype) -> int:
+    """Place in :data:`FORMATS` of an array's format; uint16 holds bfloat16, as does the type of that name."""
+    if dtype.char == "f":
+        return 0
+    if dtype.char == "H" or dtype.name == "bfloat16":
+        return 1
+    if dtype.char == "e":
+        return 2
+    raise ValueError(f"dtype: {dtype} is not supported; allowed: float32, bfloat16 (or uint16 that holds it), float16")
 
 
 class StorageType(types.Opaque):
@@ -77,6 +92,26 @@ def emit_widening_load(builder, storage: Storage, address, vector: ir.VectorType
     return stored
 
 
+def emit_narrowing_store(builder, storage: Storage, value, address):
+    """Store a vector of fp32 as `storage` (not int8), rounded to nearest even; NaN stays NaN."""
+    if storage == FP16:
+        value = builder.fptrunc(value, ir.VectorType(ir.HalfType(), value.type.count))
+    if storage == BF16:
+        value = _emit_bf16(builder, value)
+    emit_store(builder, value, address, storage.size)
+
+
+def _emit_bf16(builder, value):
+    """The upper halves, rounded by an integer addition; bits that would round a NaN to infinity are set instead."""
+    integers = ir.VectorType(I32, value.type.count)
+    bits = builder.bitcast(value, integers)
+    odd = builder.and_(builder.lshr(bits, emit_constant(integers, 16)), emit_constant(integers, 1))
+    rounded = builder.add(builder.add(bits, emit_constant(integers, 0x7FFF)), odd)
+    quiet = builder.or_(bits, emit_constant(integers, 0x400000))
+    rounded = builder.select(builder.fcmp_unordered("uno", value, value), quiet, rounded)
+    return builder.trunc(builder.lshr(rounded, emit_constant(integers, 16)), ir.VectorType(I16, value.type.count))
+
+
 @intrinsic
 def size_of(typingctx, storage):
     """Bytes of an element."""
@@ -102,3 +137,26 @@ def load_scalar_widened(typingctx, storage, address):
         return builder.extract_element(value, I32(0))
 
     return types.float32(storage, types.int64), codegen
+
+
+@intrinsic
+def store_narrowed(typingctx, storage, vector, address):
+    """Store a vector as `storage`; see :func:`emit_narrowing_store`."""
+
+    def codegen(context, builder, _signature, args):
+        emit_narrowing_store(builder, storage.storage, *args[1:])
+        return context.get_dummy_value()
+
+    return types.void(storage, vector, types.int64), codegen
+
+
+@intrinsic
+def store_scalar_narrowed(typingctx, storage, value, address):
+    """Store a number as `storage`; see :func:`emit_narrowing_store`."""
+
+    def codegen(context, builder, _signature, args):
+        vector = builder.insert_element(ir.Constant(ir.VectorType(F32, 1), ir.Undefined), args[1], I32(0))
+        emit_narrowing_store(builder, storage.storage, vector, args[2])
+        return context.get_dummy_value()
+
+    return types.void(storage, types.float32, types.int64), codegen

@@ -1,9 +1,7 @@
 """Scores for decode, where queries are too few to be lanes: lanes run along head_dim.
 
-:func:`dot_tile` multiplies a few rows of Q with :data:`KEYS` rows of K and leaves one vector of partial sums per pair;
-:func:`sum_lanes` later turns L such vectors into a vector of L sums. Apart, because the first then reads K in the order
-of its addresses with little in between, as fast as memory delivers. With L keys at a time and the sums at the end of
-each tile it reached 27 of 36 GB/s (Zen 5, one core), with prefetching 33.
+:func:`dot_tile` multiplies a few rows of Q with a few rows of K: as many pairs as a vector has lanes, so that the sums
+over the lanes of all pairs make one vector. Rows of K are read in place, once for all rows of Q in the tile.
 """
 
 from __future__ import annotations
@@ -13,11 +11,10 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from streaming_attention.simd.convert import emit_widening_load
-from streaming_attention.simd.transpose import emit_transpose
 from streaming_attention.simd.vectors import (
+    I32,
     I64,
     LINE,
-    Vector,
     emit_constant,
     emit_fma,
     emit_load,
@@ -25,15 +22,13 @@ from streaming_attention.simd.vectors import (
     emit_store,
 )
 
-KEYS = 4
-"""Rows of K in a tile."""
+MOST_KEYS = 8
+"""Rows of K that one loop along head_dim reads: their addresses and the loop's own fit the general registers."""
 
 
 @intrinsic(prefer_literal=True)
-def dot_tile(
-    typingctx, isa, storage, rows, q, q_stride, k, k_token, valid, steps, sums, sums_stride, fetch, fetch_token
-):
-    """sums[row, key, :] = lane-wise sums of q[row] * K[key] over head_dim.
+def dot_tile(typingctx, isa, storage, rows, q, q_stride, k, k_token, valid, steps, scores, scores_stride, fetch):
+    """scores[row, key] = q[row] . K[key] for ``lanes / rows`` keys.
 
     Parameters
     ----------
@@ -41,6 +36,7 @@ def dot_tile(
     storage : Storage
         Of K.
     rows : literal int
+        A power of two, up to the lanes.
     q, q_stride : int
         Address of the first row of Q (fp32), bytes to the next.
     k, k_token : int
@@ -48,36 +44,46 @@ def dot_tile(
     valid : int
         Rows of K that exist, at least 1; the others repeat the last.
     steps : int
-        Vectors in a row: head_dim / L, which must be whole.
-    sums, sums_stride : int
-        Address of ``sums[0, 0]``, bytes from a row to the next; keys are a vector apart.
-    fetch, fetch_token : int
-        Address of :data:`KEYS` other rows to prefetch meanwhile, bytes from one to the next; or literal 0 for none.
+        Vectors in a row: head_dim / lanes, which must be whole.
+    scores, scores_stride : int
+        Address of ``scores[0, 0]``, bytes from a row to the next; keys are 4 bytes apart.
+    fetch : int
+        Address of rows to prefetch meanwhile, as many and as far apart as those of K.
     """
     count = rows.literal_value
-    prefetches = not (isinstance(fetch, types.IntegerLiteral) and fetch.literal_value == 0)
+    keys = isa.isa.lanes // count
 
     def codegen(context, builder, _signature, args):
-        _, _, _, q, q_stride, k, k_token, valid, steps, sums, sums_stride, fetch, fetch_token = args
-        last = builder.sub(valid, I64(1))
-        keys = []
-        for key in range(KEYS):
-            index = builder.select(builder.icmp_signed("<", I64(key), last), I64(key), last)
-            keys.append(builder.add(k, builder.mul(index, k_token)))
+        _, _, _, q, q_stride, k, k_token, valid, steps, scores, scores_stride, fetch = args
         queries = [builder.add(q, builder.mul(q_stride, I64(row))) for row in range(count)]
-        cursor = RowCursor(builder, fetch, fetch_token, builder.mul(steps, I64(storage.storage.size * isa.isa.lanes)))
-        loop = _emit_loop(builder, isa, storage.storage, queries, keys, steps, cursor if prefetches else None)
-        for row, totals in enumerate(loop):
-            target = builder.add(sums, builder.mul(sums_stride, I64(row)))
-            for key, total in enumerate(totals):
-                emit_store(builder, total, builder.add(target, I64(4 * isa.isa.lanes * key)))
+        row_bytes = builder.mul(steps, I64(storage.storage.size * isa.isa.lanes))
+        totals = []
+        for first in range(0, keys, MOST_KEYS):
+            some = range(first, min(first + MOST_KEYS, keys))
+            places = [_row_address(builder, k, k_token, valid, key) for key in some]
+            cursor = _RowCursor(builder, builder.add(fetch, builder.mul(k_token, I64(first))), k_token, row_bytes)
+            totals.append(_emit_loop(builder, isa, storage.storage, queries, places, steps, cursor))
+        sums = emit_sums(builder, [total for row in range(count) for part in totals for total in part[row]])
+        for row in range(count):
+            part = ir.Constant(ir.VectorType(I32, keys), list(range(row * keys, (row + 1) * keys)))
+            target = builder.add(scores, builder.mul(scores_stride, I64(row)))
+            emit_store(builder, builder.shuffle_vector(sums, sums, part), target)
         return context.get_dummy_value()
 
-    return types.void(isa, storage, rows, *[types.int64] * 10), codegen
+    return types.void(isa, storage, rows, *[types.int64] * 9), codegen
 
 
-class RowCursor:
-    """Walks over the cache lines of evenly spaced rows, in the order of their addresses, as a loop goes round."""
+def _row_address(builder, k, k_token, valid, key: int):
+    last = builder.sub(valid, I64(1))
+    index = builder.select(builder.icmp_signed("<", I64(key), last), I64(key), last)
+    return builder.add(k, builder.mul(index, k_token))
+
+
+class _RowCursor:
+    """Walks over the cache lines of evenly spaced rows, in the order of their addresses, as a loop goes round.
+
+    Prefetching column by column, a line of each row, cost fp32 a tenth of its bandwidth (Zen 5, one core).
+    """
 
     def __init__(self, builder, first, row_stride, row_bytes):
         self.builder, self.first, self.row_bytes = builder, first, row_bytes
@@ -114,8 +120,7 @@ def _emit_loop(builder, isa, storage, queries, keys, steps, cursor) -> list[list
     totals = [[builder.phi(isa.vector) for _ in keys] for _ in queries]
     for phi in (step, q_offset, k_offset):
         phi.add_incoming(I64(0), before)
-    if cursor:
-        cursor.open(before)
+    cursor.open(before)
     builder.cbranch(builder.icmp_signed("<", step, steps), body, done)
 
     builder.position_at_end(body)
@@ -127,29 +132,26 @@ def _emit_loop(builder, isa, storage, queries, keys, steps, cursor) -> list[list
             total.add_incoming(emit_fma(builder, key, values, total), body)
     for phi, size in ((step, 1), (q_offset, 4 * lanes), (k_offset, storage.size * lanes)):
         phi.add_incoming(builder.add(phi, I64(size)), body)
-    if cursor:
-        cursor.advance(body, max(1, KEYS * storage.size * lanes // LINE))
+    cursor.advance(body, max(1, len(keys) * storage.size * lanes // LINE))
     builder.branch(head)
 
     builder.position_at_end(done)
     return totals
 
 
-@intrinsic
-def sum_lanes(typingctx, isa, sums):
-    """Vector whose lane i is the sum over the lanes of the i-th vector at `sums`."""
+def emit_sums(builder, vectors: list) -> ir.Value:
+    """Lane i of the result is the sum over the lanes of vector i; L vectors of L lanes.
 
-    def codegen(_context, builder, _signature, args):
-        lanes = isa.isa.lanes
-        addresses = [builder.add(args[1], I64(4 * lanes * lane)) for lane in range(lanes)]
-        vectors = emit_transpose(builder, [emit_load(builder, address, isa.vector) for address in addresses])
-        return _emit_tree_sum(builder, vectors)
-
-    return Vector(isa.isa.lanes)(isa, types.int64), codegen
-
-
-def _emit_tree_sum(builder, vectors: list) -> ir.Value:
-    """Sum of vectors, in pairs: a fixed order, short chains."""
-    while len(vectors) > 1:
-        vectors = [builder.fadd(a, b) for a, b in zip(vectors[::2], vectors[1::2], strict=True)]
+    Each round adds the halves of two vectors into one: 2 L - 2 shuffles, where a transpose takes L log2(L).
+    """
+    lanes = len(vectors)
+    size = lanes
+    while size > 1:
+        half = size // 2
+        starts = range(0, lanes, size)
+        low = [start + other + i for start in starts for other in (0, lanes) for i in range(half)]
+        masks = [ir.Constant(ir.VectorType(I32, lanes), [place + at for place in low]) for at in (0, half)]
+        pairs = zip(vectors[:half], vectors[half:], strict=True)
+        vectors = [builder.fadd(*(builder.shuffle_vector(a, b, mask) for mask in masks)) for a, b in pairs]
+        size = half
     return vectors[0]

@@ -38,8 +38,6 @@ class Isa:
         Vectors side by side in a register tile; ``width = lanes * vectors`` queries make a strip.
     requires : tuple of str
         LLVM feature names that the CPU must have.
-    native : tuple of str
-        Optional features whose instructions the code may call by name (``avx512f`` gates ``scalef``).
     """
 
     name: str
@@ -47,12 +45,19 @@ class Isa:
     rows: int
     vectors: int
     requires: tuple[str, ...] = ()
-    native: tuple[str, ...] = ()
+
+    def __hash__(self) -> int:
+        return hash(self.name)
 
     @property
     def width(self) -> int:
         """Lanes of a strip: queries that a kernel takes side by side."""
         return self.lanes * self.vectors
+
+    @property
+    def has_bf16_dot(self) -> bool:
+        """Whether tiles may multiply pairs of bfloat16; see :mod:`.bf16`."""
+        return "avx512bf16" in self.requires
 
     def missing(self) -> list[str]:
         """Features that this CPU lacks; empty where the ISA can run."""
@@ -61,8 +66,8 @@ class Isa:
 
 # Registers: 8 * 3 + 3 + 1 = 28 of 32; 4 * 3 + 3 + 1 = 16 of 16. Rows divide the usual head sizes, so that no
 # tile of O is narrower than the others (6 x 4 leaves 2 of 128).
-AVX512 = Isa("avx512", 16, 8, 3, ("avx512f", "avx512bw", "avx512dq", "avx512vl"), ("avx512f",))
-AVX512_BF16 = Isa("avx512_bf16", 16, 8, 3, (*AVX512.requires, "avx512bf16"), ("avx512f", "avx512bf16"))
+AVX512 = Isa("avx512", 16, 8, 3, ("avx512f", "avx512bw", "avx512dq", "avx512vl"))
+AVX512_BF16 = Isa("avx512_bf16", 16, 8, 3, (*AVX512.requires, "avx512bf16"))
 AVX2 = Isa("avx2", 8, 4, 3, ("avx2", "fma"))
 PORTABLE = Isa("portable", 4, 4, 3)
 

@@ -20,7 +20,7 @@ from streaming_attention.simd.vectors import (
     llvm_call,
 )
 
-VOID = ir.VoidType()
+VOID, I16 = ir.VoidType(), ir.IntType(16)
 
 
 @intrinsic
@@ -52,6 +52,25 @@ def load_i32(typingctx, address):
 def store_i32(typingctx, value, address):
     def codegen(context, builder, _signature, args):
         emit_store(builder, builder.trunc(args[0], I32), args[1])
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), codegen
+
+
+@intrinsic
+def load_i16(typingctx, address):
+    """The 16 bits at `address`, the upper ones 0."""
+
+    def codegen(_context, builder, _signature, args):
+        return builder.zext(emit_load(builder, args[0], I16, align=1), I64)
+
+    return types.int64(types.int64), codegen
+
+
+@intrinsic
+def store_i16(typingctx, value, address):
+    def codegen(context, builder, _signature, args):
+        emit_store(builder, builder.trunc(args[0], I16), args[1], align=1)
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64), codegen

@@ -10,7 +10,7 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from streaming_attention.simd.vectors import I32, I64, emit_load, emit_splat, emit_store
+from streaming_attention.simd.vectors import I32, I64, emit_load, emit_store
 
 
 def emit_transpose(builder, rows: list) -> list:
@@ -32,8 +32,8 @@ def emit_transpose(builder, rows: list) -> list:
 
 
 @intrinsic
-def gather_block(typingctx, isa, table, offset, factor, panel, panel_stride):
-    """Panel[c, lane] = factor * row[lane][c] for a square of L columns at byte `offset` of each row.
+def gather_block(typingctx, isa, table, offset, panel, panel_stride):
+    """Panel[c, lane] = row[lane][c] for a square of L columns of 32 bits at byte `offset` of each row.
 
     Parameters
     ----------
@@ -41,28 +41,26 @@ def gather_block(typingctx, isa, table, offset, factor, panel, panel_stride):
         Address of L int64 row addresses.
     offset : int
         Bytes from each row's address to the first column.
-    factor : float32
     panel, panel_stride : int
         Address of the panel's first row, bytes between its rows.
     """
 
     def codegen(context, builder, _signature, args):
-        _, table, offset, factor, panel, stride = args
+        _, table, offset, panel, stride = args
         rows = [
             emit_load(builder, builder.add(address, offset), isa.vector) for address in _addresses(builder, isa, table)
         ]
-        scale = emit_splat(builder, isa.vector, factor)
         for c, column in enumerate(emit_transpose(builder, rows)):
-            emit_store(builder, builder.fmul(column, scale), builder.add(panel, builder.mul(stride, I64(c))))
+            emit_store(builder, column, builder.add(panel, builder.mul(stride, I64(c))))
         return context.get_dummy_value()
 
     i64 = types.int64
-    return types.void(isa, i64, i64, types.float32, i64, i64), codegen
+    return types.void(isa, i64, i64, i64, i64), codegen
 
 
 @intrinsic
 def scatter_block(typingctx, isa, table, offset, panel, panel_stride):
-    """row[lane][c] = panel[c, lane]: the reverse of :func:`gather_block`, without a factor."""
+    """row[lane][c] = panel[c, lane]: the reverse of :func:`gather_block`."""
 
     def codegen(context, builder, _signature, args):
         _, table, offset, panel, stride = args

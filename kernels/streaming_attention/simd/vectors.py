@@ -138,6 +138,26 @@ def maximum(typingctx, a, b):
 
 
 @intrinsic
+def absolute(typingctx, a):
+    """|a|, lane by lane."""
+
+    def codegen(_context, builder, _signature, args):
+        return llvm_call(builder, f"llvm.fabs.{mangled(args[0].type)}", args[0].type, *args)
+
+    return a(a), codegen
+
+
+@intrinsic
+def lane_numbers(typingctx, isa):
+    """0, 1, 2, ... as fp32."""
+
+    def codegen(_context, _builder, _signature, _args):
+        return ir.Constant(isa.vector, [F32(lane) for lane in range(isa.isa.lanes)])
+
+    return Vector(isa.isa.lanes)(isa), codegen
+
+
+@intrinsic
 def any_greater(typingctx, a, b):
     """Whether ``a > b`` in any lane."""
 
@@ -163,6 +183,20 @@ def keep_between(typingctx, vector, first, last, position, other):
         return builder.select(inside, args[0], args[4])
 
     return vector(vector, vector, vector, types.int64, vector), codegen
+
+
+@intrinsic
+def distance(typingctx, isa, positions, place):
+    """``|position - place|`` of every lane; `positions` is a vector whose fp32 hold the bits of int32 numbers."""
+
+    def codegen(_context, builder, _signature, args):
+        integers = ir.VectorType(I32, isa.isa.lanes)
+        at = emit_splat(builder, integers, builder.trunc(args[2], I32))
+        gap = builder.sub(builder.bitcast(args[1], integers), at)
+        back = builder.sub(emit_constant(integers, 0), gap)
+        return builder.sitofp(builder.select(builder.icmp_signed(">", gap, back), gap, back), isa.vector)
+
+    return positions(isa, positions, types.int64), codegen
 
 
 @intrinsic

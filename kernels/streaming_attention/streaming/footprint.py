@@ -6,18 +6,17 @@ what the kernels really allocate.
 
 from __future__ import annotations
 
+from streaming_attention.streaming.dispatch import is_few
 from streaming_attention.workload import DTYPES, Workload
 
 BEST = "best"
 ISA_NAMES = (BEST, "avx512", "avx2", "portable")
 """Instruction sets that a caller may force; ``best`` is the widest that this CPU runs."""
 
-FEW_ROWS = 16
-"""Rows per K/V head below which lanes run along head_dim (decode) instead of along rows (prefill)."""
-
 _LANES, _WIDTH, _TILE_ROWS = 16, 48, 8
-_STRIPS, _UNITS = 4, 8
-_SPLIT, _PANEL, _PAGE = 1024, 64, 4096
+_STRIPS, _UNITS = 8, 9
+_SPLIT, _PANEL, _PAGE = 1024, 1024, 4096
+_RUN, _ENTRY, _AHEAD = 16, 24, 4
 
 
 def rows_per_head(workload: Workload) -> int:
@@ -27,7 +26,7 @@ def rows_per_head(workload: Workload) -> int:
 
 def is_decode(workload: Workload) -> bool:
     """Whether so few rows share a K/V head that the decode kernel serves it."""
-    return rows_per_head(workload) < FEW_ROWS
+    return is_few(rows_per_head(workload))
 
 
 def workspace(workload: Workload, threads: int, *, isa: str = BEST, block: int = 128, ranks: int = 1) -> int:
@@ -48,12 +47,14 @@ def workspace(workload: Workload, threads: int, *, isa: str = BEST, block: int =
 
 
 def _prefill_scratch(head_dim: int, block: int) -> int:
-    """A block of scores, and strips with Q, O and a few single rows each."""
-    strip = _UNITS + 2 * head_dim + _TILE_ROWS + head_dim // _WIDTH + 1
-    return 4 * _WIDTH * (block + _TILE_ROWS + _STRIPS * strip)
+    """A block of scores, and strips with Q, O and a few single rows each. fp32 K and V are read where they lie."""
+    depth = max(head_dim, _LANES)
+    strip = _UNITS + 2 * depth + _TILE_ROWS + depth // _WIDTH + 1
+    return 4 * _WIDTH * (max(block + _TILE_ROWS, depth) + _STRIPS * strip)
 
 
 def _decode_scratch(head_dim: int, rows: int) -> int:
-    """Q and O of every row, a panel of scores, a panel of widened keys."""
+    """Q and O of every row, a panel of scores, a run of widened keys, where runs are."""
     width = -(-head_dim // _LANES) * _LANES
-    return 4 * (width * (2 * rows + 3) + 2 * (rows + 8) + _PANEL * (rows + width + _LANES * rows) + 8 * _LANES)
+    floats = 2 * width * rows + 2 * (rows + 8) + _PANEL * rows + _RUN * width
+    return 4 * floats + _ENTRY * (_SPLIT // _RUN + _AHEAD)

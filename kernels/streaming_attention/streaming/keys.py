@@ -7,8 +7,13 @@ import numpy as np
 from streaming_attention.simd import jit
 from streaming_attention.simd.convert import load_scalar_widened, load_widened, size_of
 from streaming_attention.simd.isa import lanes
-from streaming_attention.simd.memory import load_i32, store_f32
+from streaming_attention.simd.memory import load_i32, store_f32, store_i64
 from streaming_attention.simd.vectors import store
+
+RUN = 16
+"""Keys whose rows are evenly spaced, wherever they lie: the smallest page."""
+ENTRY = 24
+"""Bytes that say where a run is; see :func:`list_runs`."""
 
 
 @jit
@@ -23,6 +28,38 @@ def seen_by(job, keys, query):
     at = query + job.offset + keys - job.keys
     first = min(max(at - job.left, 0), keys)
     return first, max(min(at + job.right + 1, keys), first)
+
+
+@jit
+def seen_by_any(job, keys):
+    """First key that any query sees and the one after the last."""
+    first, _ = seen_by(job, keys, 0)
+    _, stop = seen_by(job, keys, job.queries - 1)
+    return first, stop
+
+
+@jit
+def list_runs(job, head, keys, first, count, runs):
+    """Where the runs from key `first` on are; those beyond the last key repeat its run.
+
+    ``runs`` holds three int64 a run, :data:`ENTRY` bytes: addresses of its rows of K and of V, byte offset of its scale
+    factors. A page is looked up once for all its runs, and a kernel that reads ahead finds the next page here.
+    """
+    batch, kv_head = head // job.kv_heads, head % job.kv_heads
+    block, place, size, entry = batch, first, job.keys, np.int64(0)
+    if job.table != 0:
+        entry, place, size = job.table + batch * job.table_stride + 4 * (first // job.page), first % job.page, job.page
+        block = load_i32(entry)
+    last = (keys - 1) // RUN * RUN
+    for run in range(count):
+        store_i64(job.k + block * job.k_batch + kv_head * job.k_head + place * job.k_token, runs + ENTRY * run)
+        store_i64(job.v + block * job.v_batch + kv_head * job.v_head + place * job.v_token, runs + ENTRY * run + 8)
+        store_i64(4 * ((block * job.kv_heads + kv_head) * size + place), runs + ENTRY * run + 16)
+        if first + RUN * run < last:
+            place += RUN
+            if entry != 0 and place == size:
+                entry, place = entry + 4, np.int64(0)
+                block = load_i32(entry)
 
 
 @jit

@@ -1,7 +1,8 @@
-"""Results of splits and their merge: (maximum, total, unnormalised o) per row.
+"""Results of splits, their merge, and what becomes of them: (maximum, total, unnormalised o) per row.
 
 The merge is associative: ``m = max(m1, m2)``, ``l = l1 2**(m1 - m) + l2 2**(m2 - m)``, ``o`` likewise. Splits are
-merged in order of their keys by whoever hands in the last one, so the bits depend on the splits alone.
+merged in order of their keys by whoever hands in the last one, so the bits depend on the splits alone. A split that
+held nothing for a row has total 0 and is left out.
 """
 
 from __future__ import annotations
@@ -11,10 +12,13 @@ import math
 import numpy as np
 
 from streaming_attention.simd import jit
+from streaming_attention.simd.convert import BF16, FP16, load_scalar_widened, store_scalar_narrowed
 from streaming_attention.simd.exp2 import exp2
 from streaming_attention.simd.isa import lanes
-from streaming_attention.simd.memory import atomic_add, load_f32, store_f32
+from streaming_attention.simd.memory import atomic_add, load_f32, store_f32, store_i64
 from streaming_attention.simd.vectors import first_lane, fma, load, splat, store
+
+LOG2_E, LN_2 = math.log2(math.e), math.log(2.0)
 
 
 @jit
@@ -25,7 +29,10 @@ def hand_in(isa, job, head, split, rows, width, o, state):
         store(load(isa, o + 4 * c), target + 4 * c)
     for c in range(2 * rows):
         store_f32(load_f32(state + 4 * c), target + 4 * (rows * width + c))
-    return atomic_add(job.counters + 8 * head, 1) == job.splits - 1
+    if atomic_add(job.counters + 8 * head, 1) < job.splits - 1:
+        return False
+    store_i64(0, job.counters + 8 * head)  # for the next launch of the same call
+    return True
 
 
 @jit
@@ -39,34 +46,76 @@ def merge(isa, job, head, rows, width, o, state):
         for split in range(1, job.splits):
             peak = max(peak, load_f32(states + split * size + 8 * row))
         total = np.float32(0)
+        for c in range(0, width, lanes(isa)):
+            store(splat(isa, total), o + 4 * (width * row + c))
         for split in range(job.splits):
-            factor = exp2(splat(isa, load_f32(states + split * size + 8 * row) - peak))
-            _add_scaled(isa, width, source + split * size + 4 * width * row, factor, o + 4 * width * row, split > 0)
-            total += load_f32(states + split * size + 8 * row + 4) * first_lane(factor)
+            part = load_f32(states + split * size + 8 * row + 4)
+            if part != 0:
+                factor = exp2(splat(isa, load_f32(states + split * size + 8 * row) - peak))
+                _add_scaled(isa, width, source + split * size + 4 * width * row, factor, o + 4 * width * row)
+                total += part * first_lane(factor)
         store_f32(peak, state + 8 * row)
         store_f32(total, state + 8 * row + 4)
 
 
 @jit
-def _add_scaled(isa, width, source, factor, target, accumulate):
-    zero = splat(isa, np.float32(0))
+def _add_scaled(isa, width, source, factor, target):
     for c in range(0, width, lanes(isa)):
-        before = load(isa, target + 4 * c) if accumulate else zero
-        store(fma(load(isa, source + 4 * c), factor, before), target + 4 * c)
+        store(fma(load(isa, source + 4 * c), factor, load(isa, target + 4 * c)), target + 4 * c)
 
 
 @jit
-def write_rows(job, head, rows, width, o, state):
-    """O / total to where it belongs, and log-sum-exp if wanted. A row that saw no key has 0 and -inf."""
+def scale_row(isa, width, factor, row):
+    for c in range(0, width, lanes(isa)):
+        store(load(isa, row + 4 * c) * factor, row + 4 * c)
+
+
+@jit
+def _add_sink(isa, sink, width, o, state):
+    """A logit more in the softmax, without a V."""
+    peak, total = load_f32(state), load_f32(state + 4)
+    new = max(peak, sink)
+    factor = exp2(splat(isa, peak - new))
+    scale_row(isa, width, factor, o)
+    weight = first_lane(exp2(splat(isa, sink - new)))
+    store_f32(new, state)
+    store_f32(total * first_lane(factor) + weight, state + 4)
+
+
+@jit
+def load_element(form, address):
+    """A value of Q as fp32."""
+    if form == 1:  # a place in simd.convert.FORMATS
+        return load_scalar_widened(BF16, address)
+    return load_scalar_widened(FP16, address) if form == 2 else load_f32(address)
+
+
+@jit
+def _store_element(form, value, address):
+    if form == 0:
+        store_f32(value, address)
+    elif form == 1:
+        store_scalar_narrowed(BF16, value, address)
+    else:
+        store_scalar_narrowed(FP16, value, address)
+
+
+@jit
+def write_rows(isa, job, head, rows, width, o, state):
+    """O / total to where it belongs, and log-sum-exp if wanted. A row that saw no key has 0 and -inf (or its sink)."""
     group = job.heads // job.kv_heads
     batch, kv_head = head // job.kv_heads, head % job.kv_heads
     for row in range(rows):
         query, query_head = row // group, kv_head * group + row % group
+        if job.sinks != 0:
+            sink = load_f32(job.sinks + 4 * query_head) * np.float32(LOG2_E)
+            _add_sink(isa, sink, width, o + 4 * width * row, state + 8 * row)
         peak, total = load_f32(state + 8 * row), load_f32(state + 8 * row + 4)
         inverse = np.float32(0) if total == 0 else np.float32(1) / total
         target = job.o + batch * job.o_batch + query_head * job.o_head + query * job.o_token
         for c in range(job.head_dim):
-            store_f32(load_f32(o + 4 * (width * row + c)) * inverse, target + c * job.o_dim)
+            value = load_f32(o + 4 * (width * row + c)) * inverse
+            _store_element(job.o_format, value, target + c * job.o_dim)
         if job.lse != 0:
-            lse = -np.inf if total == 0 else (peak + math.log2(total)) * math.log(2.0)
+            lse = -np.inf if total == 0 else (peak + math.log2(total)) * LN_2
             store_f32(np.float32(lse), job.lse + 4 * ((batch * job.heads + query_head) * job.queries + query))

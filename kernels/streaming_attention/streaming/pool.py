@@ -165,8 +165,8 @@ class Pool:
             The kernel's first argument.
         kernel : int
             Address of a compiled ``kernel(isa, job, task, scratch)``.
-        job : int
-            Address of the job's description, for the kernel alone to read.
+        job : int or bytes
+            The job's description or its address, for the kernel alone to read.
         tasks, threads : int
         scratch_bytes : int
             Memory that each thread needs, page-aligned, its content undefined.

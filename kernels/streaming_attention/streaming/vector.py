@@ -12,28 +12,25 @@ from streaming_attention.prepared import COMPUTE, Prepared
 from streaming_attention.simd.isa import select_isa
 from streaming_attention.streaming import footprint, schedule, state
 from streaming_attention.streaming.attend import finish_rows
-from streaming_attention.streaming.front import run_decode, run_prefill
+from streaming_attention.streaming.front import prepare_decode, run_prefill
 
 
 def prepare(inputs: Inputs, threads: int, comm: None, options: Mapping) -> Prepared:
     """Streaming attention on one rank; ``options`` may give ``isa`` and ``block`` (keys of a prefill step)."""
-    run, kernel = choose_kernel(inputs, threads, options)
     output = np.empty_like(inputs.q)
     lse = np.empty(inputs.q.shape[:3], np.float32)
-    return Prepared([(COMPUTE, lambda: run(output, lse))], output, kernel, lse=lse)
+    run, kernel = choose_kernel(inputs, threads, options, output, lse)
+    return Prepared([(COMPUTE, run)], output, kernel, lse=lse)
 
 
-def choose_kernel(inputs: Inputs, threads: int, options: Mapping):
-    """The kernel for these shapes as ``run(out, lse)`` and its name.
+def choose_kernel(inputs: Inputs, threads: int, options: Mapping, out: np.ndarray, lse: np.ndarray):
+    """The kernel for these shapes, as a call to be repeated, and its name.
 
     Few rows of Q share a K/V head: decode, whose lanes run along head_dim. Many: prefill, whose lanes run along rows.
     """
     workload = inputs.workload
     isa = select_isa(None if options.get("isa", footprint.BEST) == footprint.BEST else options["isa"])
-    if footprint.is_decode(workload):
-        name, launch = "decode", run_decode
-    else:
-        name, launch = "prefill", partial(run_prefill, block=options.get("block", schedule.BLOCK))
+    name = "decode" if footprint.is_decode(workload) else "prefill"
     arguments = {
         "causal": workload.causal,
         "scale": inputs.scale,
@@ -41,11 +38,12 @@ def choose_kernel(inputs: Inputs, threads: int, options: Mapping):
         "threads": threads,
         "isa": isa,
     }
-
-    def run(out, lse):
-        launch(inputs.q, inputs.k, inputs.v, out, lse, **arguments)
-
-    return run, f"streaming.{name} {isa.name}"
+    arrays = inputs.q, inputs.k, inputs.v
+    if name == "decode":
+        call = prepare_decode(*arrays, out, lse, **arguments)
+    else:
+        call = partial(run_prefill, *arrays, out, lse, block=options.get("block", schedule.BLOCK), **arguments)
+    return call, f"streaming.{name} {isa.name}"
 
 
 class PartialAttention:
@@ -57,16 +55,17 @@ class PartialAttention:
     def __init__(self, inputs: Inputs, threads: int, options: Mapping):
         workload = inputs.workload
         heads, rows = workload.batch * workload.kv_heads, workload.heads // workload.kv_heads * workload.queries
-        self.run, self.kernel = choose_kernel(inputs, threads, options)
         self.threads = threads
         self.state = np.empty(heads * rows * (workload.head_dim + 2), np.float32)
         self.peaks, self.totals, self.outs = state.split(self.state, heads, rows)
         self._lse = np.empty((heads, rows), np.float32)
         self.output, self.lse = self.outs.reshape(inputs.q.shape), self._lse.reshape(inputs.q.shape[:3])
+        peaks = self.peaks.reshape(self.lse.shape)
+        self.run, self.kernel = choose_kernel(inputs, threads, options, self.output, peaks)
 
     def compute(self) -> None:
         """States of every row over the keys held here."""
-        self.run(self.output, self.peaks.reshape(self.lse.shape))
+        self.run()
         np.not_equal(self.peaks, -np.inf, out=self.totals, casting="unsafe")
 
     def finish(self) -> None:

@@ -5,10 +5,9 @@ import pytest
 from numba import njit
 
 from streaming_attention.simd.convert import BF16, FP16, FP32, INT8
-from streaming_attention.simd.dot import KEYS, dot_tile, sum_lanes
-from streaming_attention.simd.isa import lanes, tile_rows
+from streaming_attention.simd.dot import dot_tile
+from streaming_attention.simd.isa import tile_rows
 from streaming_attention.simd.tile import FULL, multiply_tile
-from streaming_attention.simd.vectors import store
 
 
 @njit
@@ -56,12 +55,8 @@ def test_rows_that_do_not_exist_repeat_the_last_one(isa, rng):
 
 
 @njit
-def _dots(isa, storage, q, q_stride, k, k_stride, valid, steps, sums, stride, out):
-    for i in range(lanes(isa)):
-        dot_tile(
-            isa, storage, 2, q, q_stride, k, k_stride, valid, steps, sums + 4 * lanes(isa) * KEYS * i, stride, 0, 0
-        )
-    store(sum_lanes(isa, sums), out)
+def _dots(isa, storage, q, q_stride, k, k_stride, valid, steps, scores, stride):
+    dot_tile(isa, storage, 2, q, q_stride, k, k_stride, valid, steps, scores, stride, k)
 
 
 def stored(values, storage):
@@ -79,20 +74,19 @@ def stored(values, storage):
 
 @pytest.mark.parametrize("storage", [FP32, BF16, FP16, INT8], ids=lambda storage: storage.name)
 def test_dot_tiles_widen_what_they_read(isa, rng, storage):
-    steps = 3
+    steps, keys = 3, isa.lanes // 2
     dims = steps * isa.lanes
     q = rng.standard_normal((2, dims)).astype(np.float32)
-    k, meant = stored(rng.standard_normal((KEYS, dims)).astype(np.float32), storage)
-    sums = np.zeros((2, isa.lanes * KEYS, isa.lanes), np.float32)
-    out = np.zeros(isa.lanes, np.float32)
-    for valid in (KEYS, 3):
+    k, meant = stored(rng.standard_normal((keys, dims)).astype(np.float32), storage)
+    scores = np.zeros((2, keys + 1), np.float32)
+    for valid in (keys, 1):
         _dots(
-            isa, storage, q.ctypes.data, q.strides[0], k.ctypes.data, k.strides[0], valid, steps, sums.ctypes.data,
-            sums.strides[0], out.ctypes.data,
+            isa, storage, q.ctypes.data, q.strides[0], k.ctypes.data, k.strides[0], valid, steps, scores.ctypes.data,
+            scores.strides[0],
         )  # fmt: skip
-        seen = [min(key, valid - 1) for key in range(KEYS)]
-        np.testing.assert_allclose(sums[:, :KEYS].sum(-1), q @ meant[seen].T, rtol=1e-4, atol=1e-4)
-        np.testing.assert_allclose(out, np.resize(sums[0, :KEYS].sum(-1), isa.lanes), rtol=1e-4, atol=1e-4)
+        seen = [min(key, valid - 1) for key in range(keys)]
+        np.testing.assert_allclose(scores[:, :keys], q @ meant[seen].T, rtol=1e-4, atol=1e-4)
+        assert not scores[:, keys].any()
 
 
 def test_a_tile_has_the_rows_that_the_isa_says(isa):

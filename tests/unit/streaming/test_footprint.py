@@ -5,6 +5,7 @@ import pytest
 from streaming_attention.registry import METHODS
 from streaming_attention.simd.isa import ISAS
 from streaming_attention.streaming import decode, footprint, prefill
+from streaming_attention.streaming.cut import STRIPS
 from streaming_attention.workload import Workload
 
 
@@ -16,7 +17,7 @@ def test_scratch_of_every_instruction_set_is_within_the_estimate(isa, head_dim, 
     if footprint.is_decode(workload):
         needed = decode.scratch_bytes(isa, head_dim, footprint.rows_per_head(workload))
     else:
-        needed = prefill.scratch_bytes(isa, head_dim, strips=4)
+        needed = prefill.scratch_bytes(isa, head_dim, strips=STRIPS)
     estimate = footprint.workspace(workload, threads=1)
     assert needed <= estimate
     if isa.lanes == 16:

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from problems import assert_right, draw
 
 from streaming_attention.simd.isa import select_isa
+from streaming_attention.streaming import front
 from streaming_attention.streaming.front import run_prefill
 
 
@@ -108,7 +109,20 @@ def test_any_shape(kv_heads, group, queries, keys, head_dim, causal):
     assert_right(*prefill(q, k, v, causal=causal), q, k, v, causal=causal)
 
 
-def test_memory_does_not_grow_with_the_keys():
-    from streaming_attention.streaming.prefill import scratch_bytes
+@pytest.mark.parametrize("kind", [np.float32, np.uint16])
+@pytest.mark.parametrize("varying", [False, True])
+def test_memory_at_256k_tokens(monkeypatch, kind, varying):
+    """What a launch asks for: scratch of every thread, a list of tasks; nothing that grows with queries x keys."""
+    asked = {}
 
-    assert scratch_bytes(select_isa(), 128, 4) < 2**20  # T does not occur in it
+    def launch(isa, kernel, job, tasks, threads, scratch):
+        asked[job["keys"]] = threads * scratch + 8 * tasks
+
+    monkeypatch.setattr(front, "_launch", launch)
+    for tokens in (2**10, 2**18):
+        shape = (tokens, 16, 128) if varying else (1, 16, tokens, 128)
+        array = np.broadcast_to(kind(0), shape)
+        starts = np.array([0, tokens // 3, tokens], np.int32) if varying else None
+        run_prefill(array, array, array, array, causal=True, threads=8, cu_seqlens_q=starts)
+    assert asked[2**18] < 8 * 2**20
+    assert asked[2**18] < asked[2**10] + 8 * 2**18  # strips, and a number per task of hundreds of rows

@@ -1,0 +1,52 @@
+"""The registry's other methods behind the public call: float32 alone, none of the options on logits."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from streaming_attention.checks import check_out
+from streaming_attention.inputs import NUMPY_DTYPES, Inputs
+from streaming_attention.machine.layout import Layout
+from streaming_attention.workload import Workload
+
+_NAMES = {dtype: name for name, dtype in NUMPY_DTYPES.items()}
+_GIVEN_AS = {"window": "window", "softcap": "softcap", "sinks": "sinks", "slopes": "alibi_slopes"}
+
+
+def run_method(method, q, k, v, layout: str, arguments: dict, out, return_lse: bool, options: dict):
+    """Attention by a method of the registry, on arrays that were checked; ``arguments`` as of a launch.
+
+    Raises
+    ------
+    ValueError
+        What the method doesn't do, by the argument's name.
+    """
+    for name, given_as in _GIVEN_AS.items():
+        if name in arguments:
+            raise ValueError(f"{given_as}: given, but the method {method.name} has no such option; allowed: streaming")
+    for name, array in (("q", q), ("k", k), ("v", v)):
+        if array.dtype not in _NAMES:
+            raise ValueError(f"{name}: dtype {array.dtype}, but {method.name} takes {', '.join(map(str, _NAMES))}")
+    shape, given, target = q.shape, (q, k, v), out
+    if layout == "bthd":
+        q, k, v = (array.swapaxes(1, 2) for array in (q, k, v))
+    batch, heads, queries, head_dim = q.shape
+    workload = Workload("call", batch, heads, k.shape[1], queries, k.shape[2], head_dim, arguments["causal"], "fp32")
+    options, threads = method.complete(options), arguments["threads"]
+    if reason := method.infeasible(workload, Layout(threads=threads)):
+        raise ValueError(f"method: {reason}")
+    if target is not None:
+        check_out(target, given[0], dict(zip("qkv", given, strict=True)))
+    arrays = (np.require(array, requirements=("C_CONTIGUOUS", "ALIGNED")) for array in (q, k, v))
+    prepared = method.load()(Inputs(workload, *arrays, 0, workload.keys, arguments["scale"]), threads, None, options)
+    try:
+        if return_lse and prepared.lse is None:
+            raise ValueError(f"return_lse: {method.name} gives no log-sum-exp")
+        found = prepared.run()
+    finally:
+        prepared.close()
+    found = (found.swapaxes(1, 2) if layout == "bthd" else found).reshape(shape)
+    if target is not None:
+        target[...] = found
+        found = target
+    return (found, prepared.lse) if return_lse else found

@@ -1,0 +1,114 @@
+"""What the backward pass needs of each strip of queries before it meets any key.
+
+* Q and dO transposed, lanes along queries, so that scores and their gradients come out of the forward's tile.
+  Factors that every pair of query and key would need are folded in: ``scale * log2(e)`` into Q, ``scale`` into dO.
+* lse in powers of two with the factor lost in its rounding, and delta = scale * dO . O: the part of the softmax's
+  gradient that all keys share.
+* dQ set to 0.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import njit
+
+from streaming_attention.simd import jit
+from streaming_attention.simd.isa import lanes, tile_rows, width
+from streaming_attention.simd.memory import load_f32, store_f32, store_i64
+from streaming_attention.simd.transpose import gather_block
+from streaming_attention.simd.vectors import fma, load, splat, store
+from streaming_attention.streaming.backward_job import backward_job_at
+
+LOG2_E = math.log2(math.e)
+
+LSE, FACTOR, DELTA, STATE = 0, 1, 2, 3
+"""Rows of a strip's state, of `width` fp32 each, and how many there are."""
+
+
+@njit(nogil=True, error_model="numpy", cache=True)
+def rows_task(isa, job_address, task, scratch):
+    """Kernel: one strip of one query head."""
+    job = backward_job_at(job_address)
+    strips = strips_of(job.queries, width(isa))
+    head, row = task // strips, task % strips * width(isa)
+    rows = min(width(isa), job.queries - row)
+    unit = 4 * width(isa)
+    table, zeros = scratch, scratch + 8 * width(isa)
+    spare = zeros + 4 * job.columns
+    _fill(isa, zeros, job.columns)
+    panel = job.panels + 2 * job.columns * unit * task
+    q = matrix_row(job, job.q, job.q_batch, job.q_head, job.q_token, head, row)
+    do = matrix_row(job, job.do, job.do_batch, job.do_head, job.do_token, head, row)
+    o = matrix_row(job, job.o, job.o_batch, job.o_head, job.o_token, head, row)
+    dq = matrix_row(job, job.dq, job.dq_batch, job.dq_head, job.dq_token, head, row)
+    _transpose(isa, job, q, job.q_token, rows, np.float32(job.scale * LOG2_E), panel, table, zeros)
+    _transpose(isa, job, do, job.do_token, rows, np.float32(job.scale), panel + job.columns * unit, table, zeros)
+    _transpose(isa, job, o, job.o_token, rows, np.float32(1), spare, table, zeros)
+    state = job.state + STATE * unit * task
+    for lane in range(width(isa)):
+        _set_lse(load_f32(job.lse + 4 * (head * job.queries + row + min(lane, rows - 1))), state + 4 * lane, unit)
+    _dot(isa, job, panel + job.columns * unit, spare, state + DELTA * unit)
+    for r in range(-(-rows // tile_rows(isa)) * tile_rows(isa)):
+        _fill(isa, dq + r * job.dq_token, job.columns)
+
+
+@jit
+def matrix_row(job, matrix, batch_stride, head_stride, token_stride, head, row):
+    """Address of a row of a matrix of query heads; `head` counts over batch and heads."""
+    return matrix + head // job.heads * batch_stride + head % job.heads * head_stride + row * token_stride
+
+
+@jit
+def strips_of(queries, width):
+    """Strips of a query head."""
+    return -(-queries // width)
+
+
+@jit
+def _set_lse(lse, state, unit):
+    """log-sum-exp in powers of two, and the factor that makes up for its rounding."""
+    # A row that saw no key has -inf; with +inf in its place every weight of it is 0 instead of NaN.
+    exact = np.inf if lse == -np.inf else np.float64(lse) * LOG2_E
+    rounded = np.float32(exact)
+    lost = exact - rounded if abs(exact) < np.inf else 0.0
+    store_f32(rounded, state + LSE * unit)
+    store_f32(np.float32(2.0**-lost), state + FACTOR * unit)
+
+
+@jit
+def _transpose(isa, job, rows, token, count, factor, panel, table, zeros):
+    """panel[dim, lane] = factor * rows[lane, dim]; 0 in lanes without a row."""
+    side, unit = lanes(isa), 4 * width(isa)
+    for lane in range(width(isa)):
+        store_i64(rows + lane * token if lane < count else zeros, table + 8 * lane)
+    for column in range(0, width(isa), side):
+        for dim in range(0, job.columns, side):
+            square = panel + dim * unit + 4 * column
+            gather_block(isa, table + 8 * column, 4 * dim, square, unit)
+            for row in range(side):
+                store(load(isa, square + row * unit) * splat(isa, factor), square + row * unit)
+
+
+@jit
+def _dot(isa, job, a, b, target):
+    """target[lane] = a[:, lane] . b[:, lane], added up as a tile does: delta is dP where a row sees one key."""
+    unit = 4 * width(isa)
+    for at in range(0, unit, 4 * lanes(isa)):
+        total = splat(isa, np.float32(0))
+        for dim in range(job.head_dim):
+            total = fma(load(isa, b + dim * unit + at), load(isa, a + dim * unit + at), total)
+        store(total, target + at)
+
+
+@jit
+def _fill(isa, row, columns):
+    zero = splat(isa, np.float32(0))
+    for c in range(0, columns, lanes(isa)):
+        store(zero, row + 4 * c)
+
+
+def rows_scratch_bytes(isa, columns: int) -> int:
+    """Memory that a thread needs: a table of row addresses, a row of zeros, O transposed."""
+    return 8 * isa.width + 4 * columns * (1 + isa.width)
