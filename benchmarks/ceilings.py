@@ -3,64 +3,20 @@
 from __future__ import annotations
 
 import time
+from functools import cache
 
 import numpy as np
 from numba import njit
-from numba.core import types
-from numba.extending import intrinsic
 
-from streaming_attention.simd.bf16 import emit_dot
+from streaming_attention.bandwidth import peak
 from streaming_attention.simd.compiled import address_of
-from streaming_attention.simd.convert import FP32, WORDS
-from streaming_attention.simd.isa import AVX512_BF16, lanes, select_isa
+from streaming_attention.simd.isa import lanes, select_isa
 from streaming_attention.simd.memory import load_i64, prefetch
-from streaming_attention.simd.vectors import I64, emit_constant, emit_fma, emit_store, load, splat, store
+from streaming_attention.simd.vectors import load, splat, store
 from streaming_attention.streaming import pool
 
-ROUNDS = 1_000_000
-"""Rounds in one task of :func:`spin`: 3 ms; rates of a tenth of that vary by a tenth."""
 CHUNK = 1 << 20
 """Bytes that one task of :func:`read` takes."""
-
-
-@intrinsic
-def spin(typingctx, isa, tile, rounds, target):
-    """`rounds` rounds of multiply-adds in registers, each with sums of its own; they are stored at `target` in the end.
-
-    As many sums as a register tile has. With 12 FMA reaches its peak, dots of bfloat16 only 0.9 of what they reach
-    with 16 to 28, because their latency is longer (Zen 5).
-    """
-    chains = isa.isa.rows * isa.isa.vectors
-
-    def codegen(context, builder, _signature, args):
-        multiply_add = emit_dot if tile.storage == WORDS else emit_fma
-        factor = emit_constant(isa.vector, 0.5)
-        before, body, done = builder.basic_block, *(builder.append_basic_block(name) for name in ("spin", "spun"))
-        builder.branch(body)
-        builder.position_at_end(body)
-        left, sums = builder.phi(I64), [builder.phi(isa.vector) for _ in range(chains)]
-        added = [multiply_add(builder, factor, factor, value) for value in sums]
-        rest = builder.sub(left, I64(1))
-        for phi, first, later in zip((left, *sums), (args[2], *[factor] * chains), (rest, *added), strict=True):
-            phi.add_incoming(first, before)
-            phi.add_incoming(later, body)
-        builder.cbranch(builder.icmp_signed(">", rest, I64(0)), body, done)
-        builder.position_at_end(done)
-        for place, value in enumerate(added):
-            emit_store(builder, value, builder.add(args[3], I64(4 * isa.isa.lanes * place)))
-        return context.get_dummy_value()
-
-    return types.void(isa, tile, types.int64, types.int64), codegen
-
-
-@njit(nogil=True, error_model="numpy", cache=True)
-def _fma_task(isa, job, task, scratch):
-    spin(isa, FP32, load_i64(job), scratch)
-
-
-@njit(nogil=True, error_model="numpy", cache=True)
-def _dot_task(isa, job, task, scratch):
-    spin(isa, WORDS, load_i64(job), scratch)
 
 
 @njit(nogil=True, error_model="numpy", cache=True)
@@ -80,22 +36,26 @@ def _read_task(isa, job, task, scratch):
     store(s0 + s1 + s2 + s3, scratch)
 
 
-def fma_peak(threads: int = 1, rounds: int = ROUNDS) -> float:
-    """GFLOP/s of register-only fused multiply-adds."""
-    return _peak(select_isa(), _fma_task, 2, threads, rounds)
+def fma_peak(threads: int = 1) -> float:
+    """GFLOP/s of multiply-adds in registers."""
+    return _peak("fma_fp32", threads)
 
 
-def _peak(isa, task, flops: int, threads: int, rounds: int) -> float:
-    """GFLOP/s of a task whose instructions do `flops` operations a lane."""
-    job = np.array([rounds], np.int64)
+def dot_peak(threads: int = 1) -> float:
+    """GFLOP/s of dot products of bfloat16 pairs in registers; AVX512_BF16 only."""
+    return _peak("dot_bf16", threads)
+
+
+@cache
+def _prepare(name: str, threads: int):
+    return peak.prepare_peak(name, threads)
+
+
+def _peak(name: str, threads: int) -> float:
+    call = _prepare(name, threads)
     start = time.perf_counter()
-    pool.launch(isa, address_of(task, isa, 3), job.ctypes.data, threads, threads, 64 * isa.rows * isa.vectors)
-    return threads * rounds * isa.rows * isa.width * flops / (time.perf_counter() - start) / 1e9
-
-
-def dot_peak(threads: int = 1, rounds: int = ROUNDS) -> float:
-    """GFLOP/s of register-only dot products of bfloat16 pairs; AVX512_BF16 only."""
-    return _peak(AVX512_BF16, _dot_task, 4, threads, rounds)
+    call()
+    return peak.flops_per_call(name, threads) / (time.perf_counter() - start) / 1e9
 
 
 def read_seconds(arrays, threads: int = 1) -> float:

@@ -33,8 +33,9 @@ def streaming_options(options: dict) -> dict:
     """``block`` and ``isa`` as a launch takes them."""
     if not options:
         return options
-    options = find_method("streaming").complete(options) | {}
-    name = options.pop("isa")
+    checked = find_method("streaming").complete(options)
+    options = {name: checked[name] for name in options}
+    name = options.pop("isa", BEST)
     return options if name == BEST else options | {"isa": select_isa(name)}
 
 

@@ -10,13 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from streaming_attention.dtypes import numpy_dtype
 from streaming_attention.workload import Workload
 
 CHUNK = 4096
 """Tokens drawn by one generator."""
-
-NUMPY_DTYPES = {"fp32": np.dtype(np.float32)}
-"""Array dtype by the workload's name for it."""
 
 
 @dataclass(frozen=True)
@@ -62,13 +60,15 @@ def key_slice(keys: int, rank: int, ranks: int) -> tuple[int, int]:
 def make_inputs(workload: Workload, seed: int, rank: int = 0, ranks: int = 1) -> Inputs:
     """Allocate and draw standard normal Q, K and V; K and V only this rank's slice.
 
+    Numbers are drawn in fp32 and rounded to the workload's dtype.
+
     Parameters
     ----------
     seed : int
         Non-negative; each seed gives its own tensors.
     """
     start, stop = key_slice(workload.keys, rank, ranks)
-    dtype = NUMPY_DTYPES[workload.dtype]
+    dtype = numpy_dtype(workload.dtype)
     q = np.empty((workload.batch, workload.heads, workload.queries, workload.head_dim), dtype)
     k = np.empty((workload.batch, workload.kv_heads, stop - start, workload.head_dim), dtype)
     inputs = Inputs(workload, q, k, np.empty_like(k), start, stop)

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from streaming_attention import models
+from streaming_attention.dtypes import why_missing
 from streaming_attention.machine.layout import Layout
 from streaming_attention.sources import digest_of, sources_of
-from streaming_attention.workload import DTYPES, Workload
+from streaming_attention.workload import Workload
 
 MEMORY_SHARE = 0.9
 """Share of a node's memory that tensors and workspaces may fill; the rest is the interpreter's and the system's."""
@@ -116,7 +117,7 @@ class Method:
     workspace: Callable[..., int]
     distributed_target: str | None = None
     distributed_workspace: Callable[..., int] | None = None
-    dtypes: tuple[str, ...] = tuple(DTYPES)
+    dtypes: tuple[str, ...] = ("fp32",)
     threads: bool = True
     same_bits: bool = True
     options: Mapping[str, Option | Choices] = field(default_factory=dict)
@@ -141,6 +142,8 @@ class Method:
     def _unable(self, workload: Workload, layout: Layout) -> str | None:
         if workload.dtype not in self.dtypes:
             return f"{self.name} has no {workload.dtype}, only {', '.join(self.dtypes)}"
+        if reason := why_missing(workload.dtype):
+            return reason
         if layout.threads > 1 and not self.threads:
             return f"{self.name} runs on one thread, the layout has {layout.threads}"
         if layout.ranks > 1 and self.distributed_target is None:

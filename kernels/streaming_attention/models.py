@@ -6,8 +6,9 @@ array exists. Every count is exact and checked against brute force.
 
 from __future__ import annotations
 
+from streaming_attention.dtypes import DTYPES
 from streaming_attention.machine.layout import Layout
-from streaming_attention.workload import DTYPES, Workload
+from streaming_attention.workload import Workload
 
 NOMINAL_GBS = 10.0
 """Memory bandwidth of one thread assumed by a plan before anything is measured, GB/s."""

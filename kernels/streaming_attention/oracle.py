@@ -10,9 +10,12 @@ Time is O(rows x keys x head_dim), memory O(keys x head_dim).
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
+
+from streaming_attention.dtypes import eps
 
 FACTOR = 2.0
 """How many times the textbook's error a method may have."""
@@ -72,9 +75,12 @@ def oracle(q, k, v, *, causal=False, scale=None, rows=None):
 def plain(q, k, v, *, causal=False, scale=None, rows=None):
     """The textbook in the precision of ``q``, every sum taken in order: the yardstick of :func:`judge`.
 
-    Arguments and results as of :func:`oracle`.
+    With 16 bits a number, what the textbook writes down (logits, weights, output) has that precision, and arithmetic
+    is in fp32. Arguments as of :func:`oracle`; ``out`` has q's dtype, ``lse`` that of the arithmetic.
     """
-    return _row_by_row(_attend_in_order, q.dtype, q, k, v, causal, scale, rows)
+    kind = np.dtype(np.float32) if q.dtype.itemsize == 2 else q.dtype
+    out, lse = _row_by_row(partial(_attend_in_order, q.dtype), kind, q, k, v, causal, scale, rows)
+    return out.astype(q.dtype), lse
 
 
 def errors(out, reference) -> Errors:
@@ -101,7 +107,7 @@ def judge(out, reference, plain_out) -> Verdict:
         An output with a NaN or an infinity never passes.
     """
     found, textbook = errors(out, reference), errors(plain_out, reference)
-    floor = FLOOR_ULPS * float(np.finfo(out.dtype).eps)
+    floor = FLOOR_ULPS * eps(out.dtype)
     limit_relative = FACTOR * textbook.relative_l2 + floor
     limit_absolute = FACTOR * textbook.max_abs + floor * float(np.abs(reference).max(initial=0.0))
     passed = found.relative_l2 <= limit_relative and found.max_abs <= limit_absolute
@@ -138,12 +144,19 @@ def _attend_float64(query, columns, values, scale):
     return weights @ values / total, peak + np.log(total)
 
 
-def _attend_in_order(query, columns, values, scale):
+def _attend_in_order(stored, query, columns, values, scale):
     """The same with every sum in order: along an array's outer axis NumPy adds one row after the other."""
-    logits = scale * np.add.reduce(query[:, None] * columns, axis=0)
+    logits = _as(stored, scale * np.add.reduce(query[:, None] * columns, axis=0))
     peak = logits.max()
     if peak == -np.inf:
         return 0, -np.inf
     weights = np.exp(logits - peak)
     total = np.add.accumulate(weights)[-1]
-    return np.add.reduce(weights[:, None] * values, axis=0) / total, peak + np.log(total)
+    if stored == weights.dtype:
+        return np.add.reduce(weights[:, None] * values, axis=0) / total, peak + np.log(total)
+    return np.add.reduce(_as(stored, weights / total)[:, None] * values, axis=0), peak + np.log(total)
+
+
+def _as(stored, x):
+    """x after it was written down as `stored` and read again."""
+    return x if stored == x.dtype else x.astype(stored).astype(x.dtype)

@@ -1,15 +1,15 @@
-"""The registry's other methods behind the public call: float32 alone, none of the options on logits."""
+"""The registry's other methods behind the public call: none of the options on logits."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from streaming_attention.checks import check_out
-from streaming_attention.inputs import NUMPY_DTYPES, Inputs
+from streaming_attention.dtypes import name_of
+from streaming_attention.inputs import Inputs
 from streaming_attention.machine.layout import Layout
 from streaming_attention.workload import Workload
 
-_NAMES = {dtype: name for name, dtype in NUMPY_DTYPES.items()}
 _GIVEN_AS = {"window": "window", "softcap": "softcap", "sinks": "sinks", "slopes": "alibi_slopes"}
 
 
@@ -25,13 +25,16 @@ def run_method(method, q, k, v, layout: str, arguments: dict, out, return_lse: b
         if name in arguments:
             raise ValueError(f"{given_as}: given, but the method {method.name} has no such option; allowed: streaming")
     for name, array in (("q", q), ("k", k), ("v", v)):
-        if array.dtype not in _NAMES:
-            raise ValueError(f"{name}: dtype {array.dtype}, but {method.name} takes {', '.join(map(str, _NAMES))}")
+        if name_of(array.dtype) not in method.dtypes:
+            raise ValueError(f"{name}: dtype {array.dtype}, but {method.name} takes {', '.join(method.dtypes)}")
+        if array.dtype != q.dtype:
+            raise ValueError(f"{name}: dtype {array.dtype} differs from q's {q.dtype}, which {method.name} can't mix")
     shape, given, target = q.shape, (q, k, v), out
     if layout == "bthd":
         q, k, v = (array.swapaxes(1, 2) for array in (q, k, v))
     batch, heads, queries, head_dim = q.shape
-    workload = Workload("call", batch, heads, k.shape[1], queries, k.shape[2], head_dim, arguments["causal"], "fp32")
+    sizes = batch, heads, k.shape[1], queries, k.shape[2], head_dim
+    workload = Workload("call", *sizes, arguments["causal"], name_of(q.dtype))
     options, threads = method.complete(options), arguments["threads"]
     if reason := method.infeasible(workload, Layout(threads=threads)):
         raise ValueError(f"method: {reason}")

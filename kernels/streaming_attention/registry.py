@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from streaming_attention import models
+from streaming_attention.dtypes import DTYPES
 from streaming_attention.method import Choices, Method, Option, OptionError
 from streaming_attention.streaming import footprint, schedule
 from streaming_attention.workload import Workload
@@ -58,6 +59,7 @@ _ALL = (
     ),
     Method(
         name="streaming",
+        dtypes=tuple(DTYPES),
         summary="online softmax in vector registers: prefill and decode kernels; K/V spread over MPI ranks",
         target="streaming_attention.streaming.vector:prepare",
         distributed_target="streaming_attention.distributed.spread:prepare",
@@ -78,6 +80,7 @@ _ALL = (
     ),
     Method(
         name="torch_sdpa",
+        dtypes=tuple(DTYPES),
         summary="torch.nn.functional.scaled_dot_product_attention, a peer where torch is installed",
         target="streaming_attention.baselines.torch_sdpa:prepare",
         rate=60.0,

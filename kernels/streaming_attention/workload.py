@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-DTYPES = {"fp32": 4}
-"""Bytes of one element of Q, K, V and O by dtype name."""
-
 
 @dataclass(frozen=True)
 class Workload:
@@ -24,7 +21,7 @@ class Workload:
     causal : bool
         Bottom-right aligned: query i sees the keys j <= i + keys - queries.
     dtype : str
-        A name in :data:`DTYPES`.
+        A name in :data:`streaming_attention.dtypes.DTYPES`.
     """
 
     name: str

@@ -5,6 +5,7 @@ import pytest
 from problems import AVAILABLE, SAME_BITS, assert_right, draw
 
 from streaming_attention import attention
+from streaming_attention.dtypes import numpy_dtype
 from streaming_attention.machine.layout import Layout
 from streaming_attention.registry import METHODS
 from streaming_attention.workload import Workload
@@ -49,6 +50,20 @@ def test_agrees_with_the_oracle(method, shape, causal, threads):
     result = attention(q, k, v, causal=causal, method=method, threads=threads, return_lse=has_lse)
     out, lse = result if has_lse else (result, None)
     assert_right(out, lse, q, k, v, causal=causal)
+
+
+@pytest.mark.parametrize("causal", [False, True], ids=["full", "causal"])
+@pytest.mark.parametrize("shape", ["one key", "one query, several splits", "many tiles", "head_dim 59", "group of 7"])
+@pytest.mark.parametrize("dtype", ["bf16", "fp16"])
+@pytest.mark.parametrize("method", AVAILABLE)
+def test_agrees_with_the_oracle_in_16_bits(method, dtype, shape, causal):
+    if dtype not in METHODS[method].dtypes:
+        pytest.skip(f"{method} has no {dtype}")
+    if not feasible(method, SHAPES[shape], causal, 2):
+        pytest.skip("the method says it can't")
+    q, k, v = (x.astype(numpy_dtype(dtype)) for x in draw(*SHAPES[shape]))
+    out = attention(q, k, v, causal=causal, method=method, threads=2)
+    assert_right(out, None, q, k, v, causal=causal)
 
 
 @pytest.mark.parametrize("block", [16, 17, 64, 128, 1000, 4096])

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from problems import draw
 
+from streaming_attention.dtypes import numpy_dtype
 from streaming_attention.oracle import errors, judge, oracle, plain
 
 
@@ -51,6 +52,20 @@ def test_plain_stays_in_its_precision_and_adds_in_order():
     for value in v[0, 0, :, 2]:
         total += value
     assert out[0, 0, 0, 2] == total / np.float32(3000)
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "fp16"])
+def test_plain_writes_down_in_16_bits_and_computes_in_fp32(dtype):
+    kind = numpy_dtype(dtype)
+    q, k, v = (x.astype(kind) for x in draw(1, 2, 1, 20, 300, 32))
+    out, lse = plain(q, k, v, causal=True)
+    assert (out.dtype, lse.dtype) == (kind, np.float32)
+    wide = [x.astype(np.float32) for x in (q, k, v)]
+    reference, _ = oracle(q, k, v, causal=True)
+    np.testing.assert_array_equal(reference, oracle(*wide, causal=True)[0])
+    rounding = errors(reference.astype(kind), reference).relative_l2
+    assert rounding < errors(out, reference).relative_l2 < 5 * rounding
+    assert errors(plain(*wide, causal=True)[0], reference).relative_l2 < rounding / 100
 
 
 def test_errors_of_a_known_difference():

@@ -129,11 +129,18 @@ def test_ranks_need_mpi4py(monkeypatch):
     assert "mpi4py, which is not installed" in METHODS["streaming"].infeasible(PREFILL, Layout(sockets=2))
 
 
+def test_arrays_of_bf16_need_ml_dtypes(monkeypatch):
+    assert METHODS["streaming"].infeasible(replace(PREFILL, dtype="bf16"), Layout()) is None
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    reason = METHODS["streaming"].infeasible(replace(PREFILL, dtype="bf16"), Layout())
+    assert reason == "arrays of bf16 need ml_dtypes, which is not installed"
+
+
 def test_infeasible_reasons_name_what_is_missing():
     pytest.importorskip("mpi4py")
     method = METHODS["streaming"]
     assert method.infeasible(PREFILL, Layout(sockets=2, threads=3), 2**30) is None
-    assert "bf16" in method.infeasible(replace(PREFILL, dtype="bf16"), Layout())
+    assert "naive has no bf16, only fp32" in METHODS["naive"].infeasible(replace(PREFILL, dtype="bf16"), Layout())
     assert "one thread" in replace(method, threads=False).infeasible(PREFILL, Layout(threads=2))
     absent = replace(method, requires=("no_such_module",))
     assert absent.available() == absent.infeasible(PREFILL, Layout()) == "no_such_module is not installed"

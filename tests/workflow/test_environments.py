@@ -11,8 +11,9 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+EXTRAS = PROJECT["optional-dependencies"]
 CONDA_ROOTS = {
-    "measure": [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["mpi"], "mpich", "jsonschema"],
+    "measure": [*PROJECT["dependencies"], *EXTRAS["mpi"], *EXTRAS["bf16"], "mpich", "jsonschema"],
     "report": [*PROJECT["dependencies"], "jsonschema", "pandas", "matplotlib"],
 }
 

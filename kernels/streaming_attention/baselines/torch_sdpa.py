@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
+from streaming_attention.dtypes import words
 from streaming_attention.inputs import Inputs
 from streaming_attention.parallel import LOCK
 from streaming_attention.prepared import COMPUTE, Prepared
@@ -28,8 +30,8 @@ def prepare(inputs: Inputs, threads: int, comm: None, options: Mapping) -> Prepa
     workload = inputs.workload
     if workload.causal and workload.queries > workload.keys:
         raise ValueError(f"torch_sdpa: causal with {workload.queries} queries and only {workload.keys} keys")
-    q, k, v = (torch.from_numpy(tensor) for tensor in (inputs.q, inputs.k, inputs.v))
-    out = torch.empty_like(q)
+    output = np.empty_like(inputs.q)
+    q, k, v, out = map(as_tensor, (inputs.q, inputs.k, inputs.v, output))
     settings = {
         "attn_mask": seen_keys(workload),
         "is_causal": workload.causal and 1 < workload.queries == workload.keys,
@@ -46,7 +48,13 @@ def prepare(inputs: Inputs, threads: int, comm: None, options: Mapping) -> Prepa
             finally:
                 torch.set_num_threads(before)
 
-    return Prepared([(COMPUTE, compute)], out.numpy(), f"torch {torch.__version__}")
+    return Prepared([(COMPUTE, compute)], output, f"torch {torch.__version__}")
+
+
+def as_tensor(array: np.ndarray) -> torch.Tensor:
+    """A tensor of the same memory."""
+    tensor = torch.from_numpy(words(array))
+    return tensor.view(torch.bfloat16) if array.dtype.name == "bfloat16" else tensor
 
 
 def seen_keys(workload: Workload) -> torch.Tensor | None:

@@ -1,4 +1,4 @@
-"""What a layout could do at best: STREAM and GEMM, all ranks at once between barriers.
+"""What a layout could do at best: STREAM, GEMM and the peak of the arithmetic, all ranks at once between barriers.
 
 Ceilings belong to a layout. A bandwidth found on one rank says nothing about sixteen that share a memory controller,
 so all ranks run together and the rate is their work over the time of the slowest (J. McCalpin, "Memory bandwidth and
@@ -12,7 +12,7 @@ import socket
 import time
 from collections.abc import Callable
 
-from streaming_attention.bandwidth import gemm, stream
+from streaming_attention.bandwidth import gemm, peak, stream
 from streaming_attention.campaign.environment import describe_job, now
 from streaming_attention.campaign.jit import compile_timer
 from streaming_attention.campaign.process import Process
@@ -34,6 +34,7 @@ def measure_ceilings(job: dict, team: Team, process: Process) -> dict:
     elements = stream_elements(team)
     entries = [_stream(name, elements, protocol, team, process) for name in stream.KERNELS]
     entries.append(_gemm(protocol, team, process))
+    entries += [_peak(name, protocol, team, process) for name in peak.available_peaks()]
     return {
         "schema": 1,
         "kind": "ceilings",
@@ -68,6 +69,13 @@ def _gemm(protocol: Protocol, team: Team, process: Process) -> dict:
     }
     threads = process.layout.threads
     return entry | _rates(lambda: gemm.prepare_gemm(GEMM_SIZE, threads), entry, protocol, team, process)
+
+
+def _peak(name: str, protocol: Protocol, team: Team, process: Process) -> dict:
+    threads = process.layout.threads
+    work = peak.flops_per_call(name, threads)
+    entry = {"name": name, "unit": "GFLOP/s", "elements": peak.ROUNDS, "work_per_call": work}
+    return entry | _rates(lambda: peak.prepare_peak(name, threads), entry, protocol, team, process)
 
 
 def _rates(prepare: Callable, entry: dict, protocol: Protocol, team: Team, process: Process) -> dict:

@@ -6,8 +6,9 @@ what the kernels really allocate.
 
 from __future__ import annotations
 
+from streaming_attention.dtypes import DTYPES
 from streaming_attention.streaming.dispatch import is_few
-from streaming_attention.workload import DTYPES, Workload
+from streaming_attention.workload import Workload
 
 BEST = "best"
 ISA_NAMES = (BEST, "avx512", "avx2", "portable")
@@ -38,7 +39,7 @@ def workspace(workload: Workload, threads: int, *, isa: str = BEST, block: int =
     rows = rows_per_head(workload)
     heads = workload.batch * workload.kv_heads
     d = workload.head_dim
-    scratch = _decode_scratch(d, rows) if is_decode(workload) else _prefill_scratch(d, block)
+    scratch = _decode_scratch(d, rows) if is_decode(workload) else _prefill_scratch(d, block, workload.dtype)
     splits = max(1, -(-workload.keys // ranks // _SPLIT))
     partial = heads * splits * rows * (workload.head_dim + _LANES + 2) if is_decode(workload) and splits > 1 else 0
     states = heads * rows * (workload.head_dim + 2) * (ranks > 1)
@@ -46,11 +47,13 @@ def workspace(workload: Workload, threads: int, *, isa: str = BEST, block: int =
     return threads * (scratch + 3 * _PAGE) + floats * DTYPES["fp32"] + 8 * heads
 
 
-def _prefill_scratch(head_dim: int, block: int) -> int:
-    """A block of scores, and strips with Q, O and a few single rows each. fp32 K and V are read where they lie."""
+def _prefill_scratch(head_dim: int, block: int, dtype: str) -> int:
+    """A block of scores, and strips with Q, O and a few single rows each. fp32 K and V are read where they lie, others
+    copied block by block."""
     depth = max(head_dim, _LANES)
     strip = _UNITS + 2 * depth + _TILE_ROWS + depth // _WIDTH + 1
-    return 4 * _WIDTH * (max(block + _TILE_ROWS, depth) + _STRIPS * strip)
+    copies = 0 if dtype == "fp32" else 4 * (2 * block + 2) * -(-depth // _LANES) * _LANES
+    return 4 * _WIDTH * (max(block + _TILE_ROWS, depth) + _STRIPS * strip) + copies
 
 
 def _decode_scratch(head_dim: int, rows: int) -> int:

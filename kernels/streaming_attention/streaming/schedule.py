@@ -6,7 +6,8 @@ the same inputs give the same bits on any number of threads. Light to import: th
 
 from __future__ import annotations
 
-from streaming_attention.workload import DTYPES, Workload
+from streaming_attention.dtypes import DTYPES
+from streaming_attention.workload import Workload
 
 BLOCK = 128
 """Keys that share one step of the online softmax, unless the caller says otherwise."""

@@ -7,10 +7,11 @@ from functools import partial
 
 import numpy as np
 
+from streaming_attention.dtypes import words
 from streaming_attention.inputs import Inputs
 from streaming_attention.prepared import COMPUTE, Prepared
 from streaming_attention.simd.isa import select_isa
-from streaming_attention.streaming import footprint, schedule, state
+from streaming_attention.streaming import footprint, prefill, state
 from streaming_attention.streaming.attend import finish_rows
 from streaming_attention.streaming.front import prepare_decode, run_prefill
 
@@ -29,8 +30,9 @@ def choose_kernel(inputs: Inputs, threads: int, options: Mapping, out: np.ndarra
     Few rows of Q share a K/V head: decode, whose lanes run along head_dim. Many: prefill, whose lanes run along rows.
     """
     workload = inputs.workload
-    isa = select_isa(None if options.get("isa", footprint.BEST) == footprint.BEST else options["isa"])
-    name = "decode" if footprint.is_decode(workload) else "prefill"
+    q, k, v, out = map(words, (inputs.q, inputs.k, inputs.v, out))
+    forced = options.get("isa", footprint.BEST)
+    isa = None if forced == footprint.BEST else select_isa(forced)
     arguments = {
         "causal": workload.causal,
         "scale": inputs.scale,
@@ -38,12 +40,10 @@ def choose_kernel(inputs: Inputs, threads: int, options: Mapping, out: np.ndarra
         "threads": threads,
         "isa": isa,
     }
-    arrays = inputs.q, inputs.k, inputs.v
-    if name == "decode":
-        call = prepare_decode(*arrays, out, lse, **arguments)
-    else:
-        call = partial(run_prefill, *arrays, out, lse, block=options.get("block", schedule.BLOCK), **arguments)
-    return call, f"streaming.{name} {isa.name}"
+    if footprint.is_decode(workload):
+        return prepare_decode(q, k, v, out, lse, **arguments), f"streaming.decode {(isa or select_isa()).name}"
+    call = partial(run_prefill, q, k, v, out, lse, block=options.get("block"), **arguments)
+    return call, prefill.describe(*prefill.choose_kernel(q.dtype, k.dtype, isa))
 
 
 class PartialAttention:

@@ -113,7 +113,8 @@ def ceilings(layout: Layout, campaign: str = "workstation", scale: float = 1.0, 
     rates = {"copy": 0.9, "scale": 0.88, "add": 0.95, "triad": 1.0, "read": 1.15}
     rates = {name: scale * share * bandwidth_of(layout) for name, share in rates.items()}
     entries = [_ceiling(name, "GB/s", rate, rng) for name, rate in rates.items()]
-    entries.append(_ceiling("gemm_fp32", "GFLOP/s", 90.0 * layout.workers, rng))
+    flats = {"gemm_fp32": 90.0, "fma_fp32": 110.0, "dot_bf16": 220.0}
+    entries += [_ceiling(name, "GFLOP/s", rate * layout.workers, rng) for name, rate in flats.items()]
     name = f"ceilings-{layout.slug}"
     record = {
         **_head("ceilings", name, campaign, layout, "measure_ceilings"),

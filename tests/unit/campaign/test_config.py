@@ -237,7 +237,7 @@ WRONG = [
     ({f"{SWEEP}.keys": [64, 2**40]}, f"{SWEEP}.keys[1]", "is 1099511627776, for which", "8 GiB"),
     ({f"{SWEEP}.kv_heads": [1, 3], f"{SWEEP}.heads": 4}, f"{SWEEP}.kv_heads[1]", "is 3", "a divisor of the 4 heads"),
     ({f"{SWEEP}.heads": [4, 7]}, "workloads.prefill.kv_heads", "is 2", "a divisor of the 7 heads"),
-    ({f"{SWEEP}.dtype": ["fp32", "bf16"]}, f"{SWEEP}.dtype[1]", 'is "bf16"', "fp32"),
+    ({f"{SWEEP}.dtype": ["fp32", "fp8"]}, f"{SWEEP}.dtype[1]", 'is "fp8"', "fp32, bf16, fp16"),
     ({f"{SWEEP}.workload": ["query", "prefil"]}, f"{SWEEP}.workload[1]", "did you mean prefill?", "query, prefill"),
     ({f"{SWEEP}.workload": []}, f"{SWEEP}.workload", "is []", "non-empty list"),
     ({f"{SWEEP}.layout": 4}, f"{SWEEP}.layout", "is 4", "mapping"),

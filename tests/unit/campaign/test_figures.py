@@ -284,6 +284,17 @@ def test_the_roof_is_that_of_the_points_layout(drawings):
         assert {"bandwidth", "compute", "performance"} == set(some["quantity"])
 
 
+def test_bf16_has_a_roof_of_its_own(drawings):
+    assert "dot_bf16" not in set(drawings["roofline", "workstation"].rows["label"])
+    workloads = [factory.prefill(), factory.prefill(dtype="bf16")]
+    records = [factory.attention(one, Layout(), [factory.entry("streaming", one, Layout())]) for one in workloads]
+    drawn = find_figure("roofline").draw(aggregate([*records, factory.ceilings(Layout())]), Options())
+    flats = drawn.rows.query("quantity == 'compute'").set_index("label")["value"]
+    assert set(flats.index) == {"gemm_fp32", "dot_bf16"}
+    assert drawn.figure.axes[0].get_ylim()[1] > flats["dot_bf16"]
+    assert {"fp32", "bf16"} <= set(drawn.rows["dtype"])
+
+
 def test_memory_guides_are_exact_sizes(drawings):
     rows = drawings["memory", "workstation"].rows.query("source == 'model'")
     assert set(rows["quantity"]) == {"tensors", "scores"}

@@ -19,11 +19,12 @@ from streaming_attention.campaign.point import (
     refusals,
     spec,
 )
+from streaming_attention.dtypes import DTYPES
 from streaming_attention.machine.layout import BINDINGS, Layout
 from streaming_attention.machine.topology import Machine
 from streaming_attention.models import tensor_bytes
 from streaming_attention.registry import METHODS, Choice
-from streaming_attention.workload import DTYPES, Workload
+from streaming_attention.workload import Workload
 
 PROTOCOL = {
     "warmup": 2,

@@ -15,9 +15,10 @@ from streaming_attention.campaign.protocol import FEWEST_SAMPLES as FEWEST_OF_TH
 from streaming_attention.campaign.protocol import Protocol
 from streaming_attention.campaign.schema import check, read_schema, with_defaults
 from streaming_attention.campaign.sweep import LAYOUT_AXES, WORDS, WORKLOAD_AXES
+from streaming_attention.dtypes import DTYPES
 from streaming_attention.machine.layout import BINDINGS
 from streaming_attention.machine.topology import Machine
-from streaming_attention.workload import DTYPES, Workload
+from streaming_attention.workload import Workload
 
 ROOT = Path(__file__).parents[3]
 DEFINITIONS = json.loads(SCHEMA.read_text())["$defs"]

@@ -32,9 +32,12 @@ from streaming_attention.campaign.words import say_layout, say_number
 
 TITLE = FIGURES["roofline"]
 EXPLANATION = """Exact FLOPs of a workload over its time, against its FLOPs per byte that must move. The roof is
-measured on the same layout: BLAS matrix product and read bandwidth, with their intervals. One query sits on the
-memory side, prefill moves to the compute side as T grows. A point above the slope was served from a cache."""
+measured on the same layout: BLAS matrix product and read bandwidth, with their intervals; for bf16 a second one, dot
+products in registers. One query sits on the memory side, prefill moves to the compute side as T grows. A point above
+the slope was served from a cache."""
 COMPUTE = "gemm_fp32"
+COMPUTE_BF16 = "dot_bf16"
+"""The roof of points in bf16: no BLAS here multiplies it, so it is the peak of dot products in registers."""
 MEMORY = ("read", "triad")
 """The bandwidth under which a layout's roof slopes: the first of these that it has."""
 
@@ -42,8 +45,8 @@ MEMORY = ("read", "triad")
 @style.styled
 def draw(tables: Tables, options: Options) -> Drawn:
     """GFLOP/s over FLOP/byte, a panel for the narrowest and the widest layout; a point per workload, method and T."""
-    roofs = _roofs(tables)
     frame = representatives(passed(tables))
+    roofs = _roofs(tables, [COMPUTE, COMPUTE_BF16] if (frame["dtype"] == "bf16").any() else [COMPUTE])
     shared = roofs[list(LAYOUT)].drop_duplicates().merge(frame[list(LAYOUT)].drop_duplicates())
     shown = [_rows(tables, frame, roofs, layout, options) for layout in narrowest_and_widest(shared)]
     if not shown:
@@ -56,13 +59,13 @@ def draw(tables: Tables, options: Options) -> Drawn:
     return Drawn(page.finish(legend_of(rows, marks), notes_of(rows)), rows)
 
 
-def _roofs(tables: Tables) -> pd.DataFrame:
-    """The ceilings of the layouts that have both of them."""
+def _roofs(tables: Tables, flats: list[str]) -> pd.DataFrame:
+    """The ceilings of the layouts that have a slope and a flat roof."""
     slopes = estimate_ceilings(tables, MEMORY, "bandwidth")
     best = [rows[rows["label"] == next(name for name in MEMORY if name in set(rows["label"]))]
             for _, rows in slopes.groupby(list(LAYOUT))]  # fmt: skip
-    flat = estimate_ceilings(tables, [COMPUTE], "compute")
-    both = stack(best).merge(flat[list(LAYOUT)])
+    flat = estimate_ceilings(tables, flats, "compute")
+    both = stack(best).merge(flat.loc[flat["label"] == COMPUTE, list(LAYOUT)])
     return stack([both, flat.merge(both[list(LAYOUT)])])
 
 
@@ -96,7 +99,7 @@ def _draw_panel(axis: Axes, rows: pd.DataFrame, every: pd.DataFrame, marks: dict
     axis.set_xlim(*span)
     axis.set_xlabel("arithmetic intensity (FLOP/byte)")
     axis_of_values(axis, "performance (GFLOP/s)")
-    axis.set_ylim(0.35 * points["value"].min(), 2.5 * max(points["value"].max(), _flat(rows)["value"]))
+    axis.set_ylim(0.35 * points["value"].min(), 2.5 * max(points["value"].max(), _flats(rows)["value"].max()))
     plain_log(axis.xaxis)
     panel_title(axis, f"{rows['panel'].iloc[0]}: roof measured on this layout")
 
@@ -116,24 +119,25 @@ def _span(rows: pd.DataFrame) -> tuple[float, float]:
 
 def _draw_roof(axis: Axes, rows: pd.DataFrame, span: tuple[float, float]) -> None:
     slope = rows[rows["quantity"] == "bandwidth"].iloc[0]
-    flat = _flat(rows)
+    flats = _flats(rows)
     x = np.geomspace(*span, 200)
-    low, middle, high = (
-        np.minimum(x * _bound(slope, bound), _bound(flat, bound)) for bound in ("low", "value", "high")
-    )
-    axis.fill_between(x, low, high, color="#bbbbbb", alpha=0.5, linewidth=0, zorder=1)
-    axis.plot(x, middle, color=style.INK, linewidth=1.3, zorder=2)
     place = {"textcoords": "offset points", "size": 7.5, "color": style.INK}
-    flops = say_number(round(flat["value"]))
-    axis.annotate(f"{COMPUTE} {flops} GFLOP/s", (span[1], flat["value"]), (-3, 4), ha="right", **place)
-    middle = span[0] ** 0.35 * (flat["value"] / slope["value"]) ** 0.65
+    for _, flat in flats.iterrows():
+        low, middle, high = (
+            np.minimum(x * _bound(slope, bound), _bound(flat, bound)) for bound in ("low", "value", "high")
+        )
+        axis.fill_between(x, low, high, color="#bbbbbb", alpha=0.5, linewidth=0, zorder=1)
+        axis.plot(x, middle, color=style.INK, linewidth=1.3, zorder=2)
+        flops = say_number(round(flat["value"]))
+        axis.annotate(f"{flat['label']} {flops} GFLOP/s", (span[1], flat["value"]), (-3, 4), ha="right", **place)
+    middle = span[0] ** 0.35 * (flats["value"].min() / slope["value"]) ** 0.65
     rate = f"{slope['label']} {slope['value']:.1f} GB/s"
     axis.annotate(rate, (middle, middle * slope["value"]), (6, -3), ha="left", va="top", **place)
 
 
-def _flat(rows: pd.DataFrame) -> pd.Series:
-    """The row of the compute ceiling."""
-    return rows[rows["quantity"] == "compute"].iloc[0]
+def _flats(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the compute ceilings."""
+    return rows[rows["quantity"] == "compute"]
 
 
 def _bound(row: pd.Series, bound: str) -> float:
