@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import time
 from functools import cache
 
@@ -66,3 +67,10 @@ def read_seconds(arrays, threads: int = 1) -> float:
         job = np.array([array.ctypes.data, array.nbytes], np.int64)
         pool.launch(isa, address_of(_read_task, isa, 3), job.ctypes.data, -(-array.nbytes // CHUNK), threads, 64)
     return time.perf_counter() - start
+
+
+def append_rows(path: str | None, rows: list[tuple]) -> None:
+    """Add rows to a CSV file, if one is wanted."""
+    if path:
+        with open(path, "a", newline="") as stream:
+            csv.writer(stream, lineterminator="\n").writerows(rows)

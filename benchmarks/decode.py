@@ -1,6 +1,6 @@
 """Decode beside cold reads of the same bytes, by storage and page size, interleaved.
 
-    python benchmarks/decode.py [--threads N] [--rounds N]
+    python benchmarks/decode.py [--threads N] [--rounds N] [--csv FILE]
 
 Every call reads K and V that were pushed out of the caches by the ones before it: each case keeps enough copies. The
 share is the mean time of the reads around a call over the call's; the ratio is against fp32's time in the same turn.
@@ -15,7 +15,7 @@ import argparse
 import time
 
 import numpy as np
-from ceilings import read_seconds
+from ceilings import append_rows, read_seconds
 from numba import njit
 
 from streaming_attention.simd.compiled import address_of
@@ -91,7 +91,7 @@ def variants(k, v, rng):
             yield f"{page}, tokens first", *tokens_first, {"block_table": table, "kv_layout": "bthd"}
 
 
-def measure(case, threads: int, rounds: int) -> None:
+def measure(case, threads: int, rounds: int) -> list[tuple]:
     name, heads, kv_heads, keys = case
     rng = np.random.default_rng(0)
     q = rng.standard_normal((1, heads, 1, HEAD_DIM), dtype=np.float32)
@@ -119,20 +119,24 @@ def measure(case, threads: int, rounds: int) -> None:
                 paged = read_pages_seconds(k, v, options["block_table"], threads)
                 reads.setdefault(variant, []).append(2 * paged / (before + after))
     base = np.array(times["fp32"])
+    table = []
     for variant, seconds in times.items():
         ratio = np.median(np.array(seconds) / base)
         beside = f", a read of the pages {np.median(reads[variant]):.3f} x in one piece" if variant in reads else ""
         share = np.median(shares[variant])
         print(f"{name:20} {variant:17} {share:.3f} of a cold read, {ratio:.3f} x fp32{beside}", flush=True)
+        table.append((name, variant, threads, f"{share:.4f}", f"{ratio:.4f}"))
+    return table
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--csv", help="add the shares and ratios to this file")
     arguments = parser.parse_args()
     for case in CASES:
-        measure(case, arguments.threads, arguments.rounds)
+        append_rows(arguments.csv, measure(case, arguments.threads, arguments.rounds))
 
 
 if __name__ == "__main__":

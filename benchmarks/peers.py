@@ -15,10 +15,10 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import argparse
-import csv
 import time
 
 import numpy as np
+from ceilings import append_rows
 from threadpoolctl import threadpool_limits
 
 from streaming_attention.streaming.front import run_decode, run_prefill
@@ -258,7 +258,7 @@ def main():
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--only", default="", help="rows whose storage or name contains this")
-    parser.add_argument("--csv", help="write the ratios there")
+    parser.add_argument("--csv", help="add the ratios to this file")
     arguments = parser.parse_args()
     table = []
     for row in ROWS:
@@ -271,9 +271,7 @@ def main():
             flush=True,
         )
         table += [(row[1], row[0], arguments.threads, name, f"{ratio:.3f}") for name, ratio in ratios.items()]
-    if arguments.csv:
-        with open(arguments.csv, "a", newline="") as stream:
-            csv.writer(stream).writerows(table)
+    append_rows(arguments.csv, table)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Prefill beside the peak of its arithmetic and the peers that are installed, interleaved; medians of ratios.
 
-    python benchmarks/prefill.py [--threads N] [--rounds N] [--only WORD]
+    python benchmarks/prefill.py [--threads N] [--rounds N] [--only WORD] [--csv FILE]
 
 Each round measures the peak (FMA, or bf16 dot products where bf16 is multiplied), then every contender, then the peak
 again; a contender's share is its rate over the mean of the two peaks around it. The second table is the time of options
@@ -13,7 +13,7 @@ import argparse
 import time
 
 import numpy as np
-from ceilings import dot_peak, fma_peak
+from ceilings import append_rows, dot_peak, fma_peak
 
 from streaming_attention.simd.isa import AVX512_BF16
 from streaming_attention.streaming.front import run_prefill
@@ -143,7 +143,9 @@ def main():
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--only", default="", help="cases whose storage or name contains this")
+    parser.add_argument("--csv", help="add the shares of the peak to this file")
     arguments = parser.parse_args()
+    table = []
     for case in CASES:
         if case[1] == "bf16" and AVX512_BF16.missing():
             continue
@@ -152,10 +154,12 @@ def main():
         for name, (rate, share) in measure(case, arguments.threads, arguments.rounds).items():
             bar = f" (bar {case[-1]})" if case[-1] and name == "streaming" else ""
             label = f"{case[1]} {case[0]:18} {name:10}"
+            table.append((case[1], case[0], arguments.threads, name, f"{rate:.1f}", f"{share:.4f}", case[-1] or ""))
             print(f"{label} {rate:6.0f} GFLOP/s  {share:.3f} of the peak{bar}", flush=True)
     for storage in STORE:
         if arguments.only in f"{storage} options":
             compare_ways(storage, arguments.threads, arguments.rounds)
+    append_rows(arguments.csv, table)
 
 
 if __name__ == "__main__":

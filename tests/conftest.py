@@ -14,6 +14,20 @@ settings.load_profile("untimed")  # no test depends on how fast the machine is
 NEVER_SKIPPED_IN_CI = [Path(__file__).parent / name for name in ("mpi", "report", "slurm", "workflow")]
 
 
+def pytest_collection_modifyitems(items):
+    """What `make test` keeps in one process: the cluster's tests, those that share a finished campaign, else a file's.
+
+    A cluster waits most of its time, so that the other tests run beside it.
+    """
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(group_of(item.path)))
+
+
+def group_of(path: Path) -> str:
+    folder = path.relative_to(Path(__file__).parent).parts[0]
+    return {"slurm": "slurm", "report": "campaign", "workflow": "campaign"}.get(folder, str(path))
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
     """In CI a test that starts ranks, a workflow, a cluster or a browser may not skip: there it has all it needs."""

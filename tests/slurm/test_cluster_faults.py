@@ -152,6 +152,7 @@ def test_an_interrupted_controller_takes_its_jobs_along(project):
 def test_a_full_cluster_is_waited_for(project):
     submit = ["sbatch", "--parsable", "--nodes=4", "--exclusive", "--output=/dev/null", "--wrap=sleep 600"]
     other = project.rig.run(*submit).stdout.strip()
+    project.rig.wait(lambda: project.rig.jobs()[other].startswith("RUNNING"), "job that takes every node")
     process = project.start("--", ONE)
     project.rig.wait(lambda: len(project.rig.jobs()) == 2, "job in the queue")
     assert sorted(state.split()[0] for state in project.rig.jobs().values()) == ["PENDING", "RUNNING"]

@@ -95,13 +95,12 @@ def prepare_peak(name: str, threads: int, rounds: int = ROUNDS) -> Ceiling:
     if not 1 <= rounds <= 2**24:
         raise ValueError(f"rounds: {rounds} is not from 1 to {2**24}")
     isa, kernel, _ = _peak(name)
-    # Read by the kernel through the job's addresses, so that both must live as long as the ceiling.
     sums = np.full((threads, _sums(isa)), np.nan, np.float32)
     job = np.array([rounds, sums.ctypes.data, sums.strides[0]], np.int64)
-    arguments = isa, address_of(kernel, isa, 3), job.ctypes.data, threads, threads, 64
+    code = address_of(kernel, isa, 3)
 
     def run():
-        pool.launch(*arguments)
+        pool.launch(isa, code, job.ctypes.data, threads, threads, 64)
 
     def error():
         right = FACTOR + FACTOR**2 * rounds

@@ -13,9 +13,7 @@ from numba.core import types
 from numba.core.imputils import lower_constant
 from numba.extending import NativeValue, intrinsic, models, register_model, typeof_impl, unbox
 
-from streaming_attention.simd.vectors import F32, I8, I32, Vector, emit_constant, emit_load, emit_store
-
-I16 = ir.IntType(16)
+from streaming_attention.simd.vectors import F32, I8, I16, I32, Vector, emit_constant, emit_load, emit_store
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from llvmlite import ir
 from numba.extending import intrinsic
 
-from streaming_attention.simd.vectors import I32, emit_constant, emit_fma, emit_max
+from streaming_attention.simd.vectors import I16, I32, emit_constant, emit_fma, emit_max, llvm_call
 
 # Minimax in relative error (9.2e-8) on [-1/2, 1/2], constant term fixed at 1 so that exp2(0) is exactly 1.
 COEFFICIENTS = (1.0, 0.69314700365, 0.24022242427, 0.05550733581, 0.00967151299, 0.00132647273)
@@ -14,13 +14,48 @@ LOWEST = -127.0
 MAGIC = 1.5 * 2**23
 """Adding it rounds to an integer, which then stands in the low mantissa bits."""
 
+# The same (8.2e-8) on [0, 1], where AVX-512's own instructions want it.
+FLOOR_COEFFICIENTS = (1.0, 0.69315131, 0.24016445, 0.05579993, 0.00901701, 0.00186714)
+TO_FLOOR = 9
+"""``vreduceps``: what is left above the floor, without an exception."""
+
 
 def emit_exp2(builder, x):
-    """2**x for x <= 127; 0 below -126 (subnormal results may be anything below 2**-126); NaN stays NaN.
+    """2**x for x <= 127; 0 below -150 (subnormal results may be anything below 2**-126); NaN stays NaN."""
+    return emit_exp2_avx512(builder, x) if x.type.count == 16 else emit_exp2_portable(builder, x)
 
-    The exponent is added as an integer, which works on every target. AVX-512's ``scalef`` in its place was no
-    faster on Zen 5 (5.1 cycles per vector of 16 for both, load, subtraction, sum and store included).
+
+def emit_exp2_avx512(builder, x):
+    """x split at its floor by ``vreduceps``, and put together by ``vscalefps``: 9 operations instead of 12.
+
+    The polynomial is summed by halves (Estrin): half as long a chain of dependent operations as Horner's.
     """
+    fraction = emit_fraction(builder, x)
+    c0, c1, c2, c3, c4, c5 = (emit_constant(x.type, coefficient) for coefficient in FLOOR_COEFFICIENTS)
+    square = builder.fmul(fraction, fraction)
+    low, middle, high = (emit_fma(builder, b, fraction, a) for a, b in ((c0, c1), (c2, c3), (c4, c5)))
+    power = emit_fma(builder, emit_fma(builder, high, square, middle), square, low)
+    return emit_scale(builder, power, x)
+
+
+def emit_fraction(builder, x):
+    """x - floor(x) by AVX-512; 0 at -inf."""
+    name = "llvm.x86.avx512.mask.reduce.ps.512"
+    return llvm_call(builder, name, x.type, x, I32(TO_FLOOR), _unused(x.type), I16(-1), I32(4))
+
+
+def emit_scale(builder, power, x):
+    """power * 2**floor(x) by AVX-512."""
+    name = "llvm.x86.avx512.mask.scalef.ps.512"
+    return llvm_call(builder, name, x.type, power, x, _unused(x.type), I16(-1), I32(4))
+
+
+def _unused(vector):
+    return ir.Constant(vector, ir.Undefined)
+
+
+def emit_exp2_portable(builder, x):
+    """The exponent is added as an integer, which works on every target."""
     vector = x.type
     integers = ir.VectorType(I32, vector.count)
     x = emit_max(builder, emit_constant(vector, LOWEST), x)

@@ -11,6 +11,7 @@ from numba.extending import intrinsic
 
 from streaming_attention.simd.vectors import (
     F32,
+    I16,
     I32,
     I64,
     emit_load,
@@ -20,7 +21,7 @@ from streaming_attention.simd.vectors import (
     llvm_call,
 )
 
-VOID, I16 = ir.VoidType(), ir.IntType(16)
+VOID = ir.VoidType()
 
 
 @intrinsic

@@ -9,10 +9,19 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from streaming_attention.simd.bf16 import I16, emit_dot, emit_interleave, emit_short_exp2, emit_words
+from streaming_attention.simd.bf16 import emit_dot, emit_interleave, emit_short_exp2, emit_words
 from streaming_attention.simd.convert import WORDS
 from streaming_attention.simd.exp2 import emit_exp2
-from streaming_attention.simd.vectors import I32, Vector, emit_constant, emit_fma, emit_load, emit_splat, emit_store
+from streaming_attention.simd.vectors import (
+    I16,
+    I32,
+    Vector,
+    emit_constant,
+    emit_fma,
+    emit_load,
+    emit_splat,
+    emit_store,
+)
 
 
 @intrinsic

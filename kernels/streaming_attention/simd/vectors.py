@@ -14,7 +14,7 @@ from numba.core.imputils import lower_builtin
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import intrinsic, models, register_model
 
-F32, I8, I32, I64 = ir.FloatType(), ir.IntType(8), ir.IntType(32), ir.IntType(64)
+F32, I8, I16, I32, I64 = ir.FloatType(), ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64)
 LINE = 64
 """Bytes of a cache line, for prefetching."""
 
@@ -166,6 +166,17 @@ def any_greater(typingctx, a, b):
         return builder.icmp_unsigned("!=", bits, bits.type(0))
 
     return types.boolean(a, b), codegen
+
+
+@intrinsic
+def raised(typingctx, old, new, slack):
+    """`new` in lanes where it is more than `slack` greater than `old`, else `old`; `old` where `new` is NaN."""
+
+    def codegen(_context, builder, _signature, args):
+        old, new, slack = args
+        return builder.select(builder.fcmp_ordered(">", new, builder.fadd(old, slack)), new, old)
+
+    return old(old, new, slack), codegen
 
 
 @intrinsic
