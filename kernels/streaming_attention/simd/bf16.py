@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from llvmlite import ir
 
-from streaming_attention.simd.exp2 import emit_fraction, emit_scale
+from streaming_attention.simd.exp2 import TO_FLOOR, emit_fraction, emit_scale
 from streaming_attention.simd.vectors import I16, I32, emit_constant, emit_fma, llvm_call
 
 # Minimax in relative error (2.9e-6) of 2**f on [0, 1], constant term fixed at 1.
@@ -39,9 +39,9 @@ def emit_dot(builder, a, b, sums):
 def emit_short_exp2(builder, x):
     """2**x to 3e-6, for weights that become bfloat16 (unit in the last place: 4e-3); 0 at -inf, NaN stays NaN.
 
-    A degree less than :func:`.exp2.emit_exp2_avx512`.
+    A degree less than :func:`.exp2.emit_exp2_avx512`, split at the floor.
     """
-    fraction = emit_fraction(builder, x)
+    fraction = emit_fraction(builder, x, TO_FLOOR)
     power = emit_constant(x.type, SHORT_COEFFICIENTS[-1])
     for coefficient in SHORT_COEFFICIENTS[-2::-1]:
         power = emit_fma(builder, power, fraction, emit_constant(x.type, coefficient))

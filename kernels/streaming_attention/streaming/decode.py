@@ -1,14 +1,15 @@
 """Decode: few queries against many keys, bound by how fast K and V are read.
 
 The keys are cut into splits of :data:`SPLIT`, a fixed number, so that sums and their bits don't depend on threads. A
-task is one split of one K/V head for all query rows that use it: K and V are read once, whatever the group. The task
-that finishes a head's last split merges them, in order (:mod:`.partials`).
+task is one split of one K/V head for all query rows that use it: K and V are read once, whatever the group. Heads whose
+rows lie side by side in memory (pages, tokens first) are one task together, so that it is read in order. The task that
+finishes a head's last split merges them, in order (:mod:`.partials`).
 
 Within a split, keys go by panels: scores of every row (:mod:`.products`), one softmax step per row (:mod:`.logits`),
-output of every row. A panel's rows are read by runs of 16 keys, whose places are listed before the first
+output of every row. A panel is read by units, runs of 16 keys of a head, whose places are listed before the first
 (:mod:`.keys`): pages cost a look-up each and nothing more.
 
-A panel that some row doesn't see whole goes query by query over what each sees, because a weight of 0 would not keep
+A run that some row doesn't see whole goes query by query over what each sees, because a weight of 0 would not keep
 NaN out of O.
 """
 
@@ -23,21 +24,22 @@ from streaming_attention.simd.isa import lanes
 from streaming_attention.simd.memory import load_f32, load_i64, store_f32
 from streaming_attention.simd.vectors import splat, store
 from streaming_attention.streaming.job import job_at
-from streaming_attention.streaming.keys import ENTRY, RUN, keys_of, list_runs, seen_by, seen_by_any
+from streaming_attention.streaming.keys import RUN, UNIT, keys_of, list_units, seen_by, seen_by_any
 from streaming_attention.streaming.logits import LOWEST_MAXIMUM, add_slope, cap, hide, multiply, query_factor, weigh
 from streaming_attention.streaming.partials import hand_in, load_element, merge, write_rows
 from streaming_attention.streaming.products import add_run, score_run
 
 SPLIT = 1024
 """Keys of a split: 1 MiB of fp32 K and V at head_dim 128, so a partial result of 0.5 KiB a row is nothing beside it."""
-PANEL = 1024
-"""Keys between two softmax steps."""
+PANEL = 512
+"""Keys between two softmax steps, and of a burst of reads of K, then of V: 64 cost int8 a tenth, 256 a head of fp32 3%
+(Zen 5, one core)."""
 AHEAD, AHEAD_NARROW = 1, 4
-"""How many runs ahead memory is prefetched, for fp32 and for narrower storage: 8 to 16 KiB at head_dim 128. Twice as
+"""How many units ahead memory is prefetched, for fp32 and for narrower storage: 8 to 16 KiB at head_dim 128. Twice as
 far cost fp32 a tenth of its bandwidth, because K and V together leave the L1 cache before they are used; half as far
 cost narrow storage up to a twentieth (Zen 5, one core, medians of 7 on a noisy machine)."""
-LISTED = SPLIT // RUN + AHEAD_NARROW
-"""Runs that a task lists: those of its split and the ones prefetched at its end."""
+TOGETHER_ROWS = 32
+"""Query rows of a task at most, where heads are taken together: their scores of a panel are 64 KiB."""
 
 
 @njit(nogil=True, error_model="numpy", cache=True)
@@ -66,32 +68,43 @@ def decode_int8(isa, job, task, scratch):
 
 @jit
 def _decode(isa, storage, job_address, task, scratch):
-    """One split of one K/V head, for all its query rows."""
+    """One split of one K/V head, or of several, for all their query rows."""
     job = job_at(job_address)
-    head, split = task // job.splits, task % job.splits
+    head, split = task // job.splits * job.together, task % job.splits
     rows = job.queries * (job.heads // job.kv_heads)
     width = -(-job.head_dim // lanes(isa)) * lanes(isa)
     q = scratch
-    o = q + 4 * width * rows
-    state = o + 4 * width * rows
-    scores = state + 8 * (rows + 8)
-    stage = scores + 4 * PANEL * rows
-    runs = stage + 4 * RUN * width
+    o = q + 4 * width * rows * job.together
+    state = o + 4 * width * rows * job.together
+    scores = state + 8 * (rows * job.together + 8)
+    stage = scores + 4 * PANEL * rows * job.together
+    units = stage + 4 * RUN * width
 
+    for member in range(job.together):
+        at = member * rows
+        _open_rows(isa, job, head + member, rows, width, q + 4 * width * at, o + 4 * width * at, state + 8 * at)
     keys = keys_of(job, head // job.kv_heads)
     low, high = seen_by_any(job, keys)
     start, stop = max(low, split * SPLIT), min(high, (split + 1) * SPLIT)
-    _open_rows(isa, job, head, rows, width, q, o, state)
     if start < stop:
-        base = start // RUN
-        list_runs(job, head, keys, RUN * base, -(-stop // RUN) - base + AHEAD_NARROW, runs)
-        runs -= ENTRY * base
         for panel in range(start // PANEL * PANEL, stop, PANEL):
             first, last = max(start, panel), min(stop, panel + PANEL)
-            _score(isa, storage, job, panel, first, last, rows, width, q, scores, stage, runs)
-            _weigh(isa, job, head, keys, panel, first, last, rows, width, scores, state, o, runs)
-            _accumulate(isa, storage, job, keys, panel, first, last, rows, width, scores, o, stage, runs)
+            count = (-(-last // RUN) - first // RUN) * job.together
+            list_units(job, head, keys, first // RUN, count + AHEAD_NARROW, PANEL // RUN, units)
+            for unit in range(count):
+                _score(isa, storage, job, unit, count, panel, last, rows, width, q, scores, stage, units)
+            _weigh(isa, job, head, keys, panel, first, last, rows, width, scores, state, o)
+            for unit in range(count):
+                _add(isa, storage, job, keys, unit, count, panel, first, last, rows, width, scores, o, stage, units)
 
+    for member in range(job.together):
+        at = member * rows
+        _close_rows(isa, job, head + member, split, rows, width, o + 4 * width * at, state + 8 * at)
+
+
+@jit
+def _close_rows(isa, job, head, split, rows, width, o, state):
+    """Hand a head's split in; the last one writes the rows."""
     if job.splits > 1:
         if not hand_in(isa, job, head, split, rows, width, o, state):
             return
@@ -99,11 +112,27 @@ def _decode(isa, storage, job_address, task, scratch):
     write_rows(isa, job, head, rows, width, o, state)
 
 
-def scratch_bytes(isa, head_dim: int, rows: int) -> int:
-    """Memory that a thread needs: Q, O, state and one panel of scores per row; a run widened; where runs are."""
+def scratch_bytes(isa, head_dim: int, rows: int, together: int = 1) -> int:
+    """Memory that a thread needs: Q, O, state and a panel of scores of each row; a run widened; a panel's units."""
     width = -(-head_dim // isa.lanes) * isa.lanes
-    floats = 2 * width * rows + 2 * (rows + 8) + PANEL * rows + RUN * width
-    return 4 * floats + ENTRY * LISTED
+    floats = (2 * width + 2 + PANEL) * rows * together + 16 + RUN * width
+    return 4 * floats + UNIT * (PANEL // RUN * together + AHEAD_NARROW)
+
+
+def heads_together(job: dict, threads: int) -> int:
+    """K/V heads that a task takes: several where one alone would read memory in small pieces.
+
+    Pages and tokens hold the parts of all heads side by side. There must be tasks enough for the threads; how heads
+    are taken together changes no bit.
+    """
+    kv_heads, rows = job["kv_heads"], job["queries"] * (job["heads"] // job["kv_heads"])
+    if not job["table"] and job["k_head"] >= job["k_token"]:
+        return 1
+    enough = 1 if threads == 1 else 4 * threads
+    for together in range(min(kv_heads, TOGETHER_ROWS // max(rows, 1)), 1, -1):
+        if kv_heads % together == 0 and job["batch"] * kv_heads // together * job["splits"] >= enough:
+            return together
+    return 1
 
 
 @jit
@@ -132,66 +161,59 @@ def _ahead(storage):
 
 
 @jit
-def _score(isa, storage, job, panel, first, last, rows, width, q, scores, stage, runs):
-    """scores[row, key - panel]; what follows K in memory traffic, V of this panel, is prefetched at the end."""
-    begin, end = first // RUN, -(-last // RUN)
-    for run in range(begin, end):
-        soon = run + _ahead(storage)
-        fetch = load_i64(runs + ENTRY * soon) if soon < end else load_i64(runs + ENTRY * (soon - end + begin) + 8)
-        at, count = scores + 4 * (RUN * run - panel), min(RUN, last - RUN * run)
-        k = load_i64(runs + ENTRY * run)
-        score_run(isa, job, storage, rows, width, q, k, count, at, 4 * PANEL, stage, fetch)
-        if job.k_scale != 0:
-            scales = job.k_scale + load_i64(runs + ENTRY * run + 16)
-            for row in range(rows):
-                multiply(isa, at + 4 * PANEL * row, scales, count)
+def _score(isa, storage, job, unit, count, panel, last, rows, width, q, scores, stage, units):
+    """scores[row, key - panel] of a unit; at the end the first of V is prefetched, which memory gives next."""
+    place, soon = units + UNIT * unit, unit + _ahead(storage)
+    fetch = load_i64(units + UNIT * soon) if soon < count else load_i64(units + UNIT * (soon - count) + 8)
+    k, run, first_row = load_i64(place), load_i64(place + 24), load_i64(place + 32) * rows
+    at, valid = scores + 4 * (PANEL * first_row + RUN * run - panel), min(RUN, last - RUN * run)
+    score_run(isa, job, storage, rows, width, q + 4 * width * first_row, k, valid, at, 4 * PANEL, stage, fetch)
+    if job.k_scale != 0:
+        for row in range(rows):
+            multiply(isa, at + 4 * PANEL * row, job.k_scale + load_i64(place + 16), valid)
 
 
 @jit
-def _weigh(isa, job, head, keys, panel, first, last, rows, width, scores, state, o, runs):
+def _weigh(isa, job, head, keys, panel, first, last, rows, width, scores, state, o):
     """Scores to weights, row by row."""
     group = job.heads // job.kv_heads
     begin, size = (first - panel) // RUN * RUN, -(-(last - panel) // RUN) * RUN
-    for row in range(rows):
-        at = scores + 4 * PANEL * row
+    for row in range(rows * job.together):
+        at, query = scores + 4 * PANEL * row, row % rows // group
         if job.softcap != 0:
             cap(isa, job, at + 4 * begin, size - begin)
         if job.slopes != 0:
-            slope = load_f32(job.slopes + 4 * (head % job.kv_heads * group + row % group))
-            place = row // group + job.offset + keys - job.keys
-            add_slope(isa, slope, place - panel - begin, at + 4 * begin, size - begin)
-        low, high = seen_by(job, keys, row // group)
+            query_head = (head % job.kv_heads + row // rows) * group + row % rows % group
+            distance = query + job.offset + keys - job.keys - panel - begin
+            add_slope(isa, load_f32(job.slopes + 4 * query_head), distance, at + 4 * begin, size - begin)
+        low, high = seen_by(job, keys, query)
         hide(at, low - panel, high - panel, size)
         weigh(isa, at + 4 * begin, size - begin, state + 8 * row, o + 4 * width * row, width)
-        if job.v_scale != 0:
-            for run in range((panel + begin) // RUN, (panel + size) // RUN):
-                scales = job.v_scale + load_i64(runs + ENTRY * run + 16)
-                multiply(isa, at + 4 * (RUN * run - panel), scales, min(RUN, last - RUN * run))
 
 
 @jit
-def _accumulate(isa, storage, job, keys, panel, first, last, rows, width, weights, o, stage, runs):
-    """O += weights V: all rows at once where all see the panel whole, else each query with what it sees."""
+def _add(isa, storage, job, keys, unit, count, panel, first, last, rows, width, weights, o, stage, units):
+    """O += weights V of a unit: all rows at once where all see it whole, else each query with what it sees."""
+    place, soon = units + UNIT * unit, unit + _ahead(storage)
+    fetch = load_i64(units + UNIT * soon + (8 if soon < count else 0))
+    v, run, first_row = load_i64(place + 8), load_i64(place + 24), load_i64(place + 32) * rows
+    start, stop = max(first, RUN * run), min(last, RUN * run + RUN)
+    a, c = weights + 4 * (PANEL * first_row - panel), o + 4 * width * first_row
+    if job.v_scale != 0:
+        for row in range(rows):
+            at = a + 4 * (PANEL * row + RUN * run)
+            multiply(isa, at, job.v_scale + load_i64(place + 16), stop - RUN * run)
     _, high = seen_by(job, keys, 0)
     low, _ = seen_by(job, keys, job.queries - 1)
-    if low <= first and high >= last:
-        _add(isa, storage, job, panel, first, last, rows, width, weights, o, stage, runs)
+    v -= RUN * run * job.v_token
+    if low <= start and high >= stop:
+        x = v + start * job.v_token
+        add_run(isa, job, storage, rows, width, a + 4 * start, 4 * PANEL, x, stop - start, c, stage, fetch)
         return
     group = job.heads // job.kv_heads
     for query in range(job.queries):
         low, high = seen_by(job, keys, query)
-        a, c = weights + 4 * PANEL * group * query, o + 4 * width * group * query
-        _add(isa, storage, job, panel, max(low, first), min(high, last), group, width, a, c, stage, runs)
-
-
-@jit
-def _add(isa, storage, job, panel, first, last, rows, width, weights, o, stage, runs):
-    """O += weights V of the keys first .. last; K of the next panel is prefetched at the end."""
-    end = -(-last // RUN)
-    for run in range(first // RUN, end):
-        soon = run + _ahead(storage)
-        fetch = load_i64(runs + ENTRY * soon + (8 if soon < end else 0))
-        key = max(first, RUN * run)
-        count = min(RUN * run + RUN, last) - key
-        v, a = load_i64(runs + ENTRY * run + 8) + (key - RUN * run) * job.v_token, weights + 4 * (key - panel)
-        add_run(isa, job, storage, rows, width, a, 4 * PANEL, v, count, o, stage, fetch)
+        low, high = max(low, start), min(high, stop)
+        if low < high:
+            b, d, x = a + 4 * (PANEL * group * query + low), c + 4 * width * group * query, v + low * job.v_token
+            add_run(isa, job, storage, group, width, b, 4 * PANEL, x, high - low, d, stage, fetch)

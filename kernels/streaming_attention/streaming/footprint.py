@@ -16,8 +16,8 @@ ISA_NAMES = (BEST, "avx512", "avx2", "portable")
 
 _LANES, _WIDTH, _TILE_ROWS = 16, 48, 8
 _STRIPS, _UNITS = 8, 9
-_SPLIT, _PANEL, _PAGE = 1024, 1024, 4096
-_RUN, _ENTRY, _AHEAD = 16, 24, 4
+_SPLIT, _PANEL, _PAGE = 1024, 512, 4096
+_RUN, _UNIT, _AHEAD = 16, 40, 4
 
 
 def rows_per_head(workload: Workload) -> int:
@@ -57,7 +57,7 @@ def _prefill_scratch(head_dim: int, block: int, dtype: str) -> int:
 
 
 def _decode_scratch(head_dim: int, rows: int) -> int:
-    """Q and O of every row, a panel of scores, a run of widened keys, where runs are."""
+    """Q, O, state and a panel of scores of every row, a run of widened keys, a panel's units."""
     width = -(-head_dim // _LANES) * _LANES
-    floats = 2 * width * rows + 2 * (rows + 8) + _PANEL * rows + _RUN * width
-    return 4 * floats + _ENTRY * (_SPLIT // _RUN + _AHEAD)
+    floats = (2 * width + 2 + _PANEL) * rows + 16 + _RUN * width
+    return 4 * floats + _UNIT * (_PANEL // _RUN + _AHEAD)

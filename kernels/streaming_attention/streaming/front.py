@@ -153,7 +153,7 @@ def run_decode(
         With `block_table`: (pages, page_size, kv_heads, head_dim), ``page_size`` a multiple of 16; with
         ``kv_layout="bhtd"``, (pages, kv_heads, page_size, head_dim).
     k_scale, v_scale : ndarray, float32, C-contiguous, optional
-        Factors of the rows of int8 K and V: (batch, kv_heads, keys), with `block_table` (pages, kv_heads, page_size).
+        Factors of the rows of K and V, for int8: (batch, kv_heads, keys); of pages (pages, kv_heads, page_size).
     block_table : ndarray, int32, (batch, pages of a sequence), optional
         Each row contiguous.
     seqlens : ndarray, int32, (batch,), contiguous, optional
@@ -231,9 +231,10 @@ def prepare_decode(
         partial[: 2 * heads] = 0
         job["counters"] = address(partial)
         job["partial"] = job["counters"] + 8 * heads
-    scratch = decode.scratch_bytes(isa, job["head_dim"], rows)
+    job["together"] = together = decode.heads_together(job, threads)
+    scratch = decode.scratch_bytes(isa, job["head_dim"], rows, together)
     kept = q, k, v, out, lse, sinks, slopes, k_scale, v_scale, block_table, seqlens, partial
-    return Call(isa, DECODE[k.dtype.char], job, heads * splits, threads, scratch, kept)
+    return Call(isa, DECODE[k.dtype.char], job, heads // together * splits, threads, scratch, kept)
 
 
 DECODE = {"f": decode.decode_fp32, "H": decode.decode_bf16, "e": decode.decode_fp16, "b": decode.decode_int8}

@@ -21,6 +21,7 @@ _VIEW = ["offset", "left", "right"]
 _CUT = ["strips", "block", "splits", "page", "table_stride"]
 _CUT += ["q_format", "o_format"]
 _CUT += ["kv_format", "staged"]
+_CUT += ["together"]
 _FACTORS = ["scale", "softcap"]
 
 JOB = np.dtype(
@@ -33,7 +34,7 @@ JOB = np.dtype(
   K and V, ``k_batch`` and ``v_batch`` are the strides of pages.
 * ``offset``, ``left``, ``right``: query i stands at key ``i + offset`` and sees `left` keys before and `right` after.
 * ``strips``: strips of query rows in one task of prefill; ``block``: keys of a softmax step there.
-* ``splits``: splits of the keys in decode.
+* ``splits``: splits of the keys in decode; ``together``: K/V heads of a task there.
 * ``k_scale``, ``v_scale``: fp32 factors of int8 rows, (batch, kv_heads, keys).
 * ``page``: keys of a page; ``table[batch, n]`` (int32, ``table_stride`` bytes between batches) is the page that
   holds keys ``n * page`` and following. ``lengths[batch]`` (int32): keys of each batch.

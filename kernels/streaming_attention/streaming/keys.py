@@ -12,8 +12,8 @@ from streaming_attention.simd.vectors import store
 
 RUN = 16
 """Keys whose rows are evenly spaced, wherever they lie: the smallest page."""
-ENTRY = 24
-"""Bytes that say where a run is; see :func:`list_runs`."""
+UNIT = 40
+"""Bytes that say where a run of a head is; see :func:`list_units`."""
 
 
 @jit
@@ -39,27 +39,38 @@ def seen_by_any(job, keys):
 
 
 @jit
-def list_runs(job, head, keys, first, count, runs):
-    """Where the runs from key `first` on are; those beyond the last key repeat its run.
+def list_units(job, head, keys, first, count, panel, units):
+    """The next `count` units, in the order in which they lie in memory: a run of one head after the other.
 
-    ``runs`` holds three int64 a run, :data:`ENTRY` bytes: addresses of its rows of K and of V, byte offset of its scale
-    factors. A page is looked up once for all its runs, and a kernel that reads ahead finds the next page here.
+    A unit takes five int64, :data:`UNIT` bytes: addresses of its rows of K and of V, byte offset of its scale factors,
+    number of the run, and of the head among the task's. Runs start with number `first`; the order takes the heads in
+    turn for each page (for tokens that hold their heads side by side: for each run) and ends no later than each
+    `panel` of runs. What is beyond the last key repeats its run. A page is looked up once for all its units, and a
+    kernel that reads ahead finds the next page here.
     """
     batch, kv_head = head // job.kv_heads, head % job.kv_heads
-    block, place, size, entry = batch, first, job.keys, np.int64(0)
-    if job.table != 0:
-        entry, place, size = job.table + batch * job.table_stride + 4 * (first // job.page), first % job.page, job.page
-        block = load_i32(entry)
-    last = (keys - 1) // RUN * RUN
-    for run in range(count):
-        store_i64(job.k + block * job.k_batch + kv_head * job.k_head + place * job.k_token, runs + ENTRY * run)
-        store_i64(job.v + block * job.v_batch + kv_head * job.v_head + place * job.v_token, runs + ENTRY * run + 8)
-        store_i64(4 * ((block * job.kv_heads + kv_head) * size + place), runs + ENTRY * run + 16)
-        if first + RUN * run < last:
-            place += RUN
-            if entry != 0 and place == size:
-                entry, place = entry + 4, np.int64(0)
-                block = load_i32(entry)
+    last, size = (keys - 1) // RUN, job.page if job.table != 0 else job.keys
+    block, start, listed, run = batch, np.int64(0), np.int64(0), first
+    while listed < count:
+        run = min(run, last)
+        stop = min((run // panel + 1) * panel, last + 1)
+        if job.table != 0:
+            page = run * RUN // size
+            block, start = load_i32(job.table + batch * job.table_stride + 4 * page), page * size
+            stop = min(stop, (page + 1) * (size // RUN))
+        if job.together > 1 and job.k_head < job.k_token:
+            stop = run + 1
+        for member in range(job.together):
+            for r in range(run, min(stop, run + count - listed)):
+                place = r * RUN - start
+                at = units + UNIT * listed
+                store_i64(job.k + block * job.k_batch + (kv_head + member) * job.k_head + place * job.k_token, at)
+                store_i64(job.v + block * job.v_batch + (kv_head + member) * job.v_head + place * job.v_token, at + 8)
+                store_i64(4 * ((block * job.kv_heads + kv_head + member) * size + place), at + 16)
+                store_i64(r, at + 24)
+                store_i64(member, at + 32)
+                listed += 1
+        run = stop
 
 
 @jit

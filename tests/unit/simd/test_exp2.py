@@ -28,9 +28,14 @@ def test_relative_error(isa):
     assert np.abs(run(isa, x) / exact - 1).max() < 1.5 * 2.0**-23
 
 
-@pytest.mark.parametrize("x, expected", [(0, 1), (-1, 0.5), (10, 1024), (-np.inf, 0), (-127, 0), (-1e38, 0)])
+@pytest.mark.parametrize("x, expected", [(0, 1), (-1, 0.5), (10, 1024), (-np.inf, 0), (-151, 0), (-1e38, 0)])
 def test_exact_values(isa, x, expected):
     assert run(isa, [x]) == np.float32(expected)
+
+
+@pytest.mark.parametrize("x", [-126.5, -127, -140, -150])
+def test_what_is_too_small_for_a_normal_number_is_nearly_nothing(isa, x):
+    assert 0 <= run(isa, [x]) < 2.0**-126
 
 
 def test_nan_stays_nan(isa):
