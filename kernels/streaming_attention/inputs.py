@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from streaming_attention.slices import key_slice
 from streaming_attention.workload import Workload
 
 CHUNK = 4096
@@ -46,17 +47,6 @@ class Inputs:
     def __post_init__(self):
         if self.scale is None:
             object.__setattr__(self, "scale", self.workload.scale)
-
-
-def key_slice(keys: int, rank: int, ranks: int) -> tuple[int, int]:
-    """First key of a rank and the one after its last; sizes differ by at most one, longer slices first.
-
-    >>> [key_slice(10, rank, 4) for rank in range(4)]
-    [(0, 3), (3, 6), (6, 8), (8, 10)]
-    """
-    size, longer = divmod(keys, ranks)
-    start = rank * size + min(rank, longer)
-    return start, start + size + (rank < longer)
 
 
 def make_inputs(workload: Workload, seed: int, rank: int = 0, ranks: int = 1) -> Inputs:

@@ -4,7 +4,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from streaming_attention.inputs import CHUNK, key_slice, make_inputs, refill
+from streaming_attention.inputs import CHUNK, make_inputs, refill
+from streaming_attention.slices import key_slice
 from streaming_attention.workload import Workload
 
 WORKLOAD = Workload("test", 2, 4, 2, 3, 2 * CHUNK + 100, 5)
