@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from streaming_attention import models
-from streaming_attention.distributed.strategies import OVERLAPPING, STRATEGIES
+from streaming_attention.distributed.strategies import AUTO, OVERLAPPING, STRATEGIES
 from streaming_attention.slices import key_slice, pairs_between, zigzag_slices
 from streaming_attention.workload import DTYPES, Workload
 
@@ -125,6 +125,11 @@ def choose(
     if not fitting:
         return min(every, key=lambda name: every[name].memory_bytes)
     return min(fitting, key=lambda name: every[name].seconds)
+
+
+def resolve(strategy: str, workload: Workload, ranks: int, threads: int) -> str:
+    """The strategy that a method's option stands for: ``auto`` by nominal numbers, so that no measurement decides it."""
+    return choose(workload, ranks, rates=nominal_rates(threads)) if strategy == AUTO else strategy
 
 
 def costs(
