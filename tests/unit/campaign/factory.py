@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from streaming_attention.bandwidth.network import PROBES
 from streaming_attention.campaign.plan import Row
 from streaming_attention.campaign.record import seal, write_record
 from streaming_attention.machine.layout import Layout
@@ -114,6 +115,8 @@ def ceilings(layout: Layout, campaign: str = "workstation", scale: float = 1.0, 
     rates = {name: scale * share * bandwidth_of(layout) for name, share in rates.items()}
     entries = [_ceiling(name, "GB/s", rate, rng) for name, rate in rates.items()]
     entries.append(_ceiling("gemm_fp32", "GFLOP/s", 90.0 * layout.workers, rng))
+    if layout.ranks > 1:
+        entries += [_ceiling(one.name, one.unit, {"us": 20.0, "GB/s": 3.0}[one.unit], rng) for one in PROBES]
     name = f"ceilings-{layout.slug}"
     record = {
         **_head("ceilings", name, campaign, layout, "measure_ceilings"),

@@ -15,6 +15,8 @@ import pandas as pd
 from streaming_attention import models
 from streaming_attention.campaign import published
 from streaming_attention.campaign.aggregate import Tables
+from streaming_attention.campaign.scaling import extrapolation
+from streaming_attention.campaign.scaling.prediction import model_of
 from streaming_attention.campaign.statistics import Interval, pooled_interval, pooled_ratio_interval, ratio_of_pools
 from streaming_attention.workload import Workload
 
@@ -110,6 +112,17 @@ def _share(tables: Tables, row: dict) -> Interval:
     return ratio_of_pools(rates, _other(tables, row), row["confidence"])
 
 
+def _predicted_time(tables: Tables, row: dict) -> Interval:
+    prediction = model_of(tables).predict(row)
+    value = 1e3 * prediction.seconds if prediction else math.nan
+    return Interval(value, value, value)
+
+
+def _extrapolated_time(tables: Tables, row: dict) -> Interval:
+    value = extrapolation.seconds(tables, row["reference"], workload_of(row), int(row["ranks"]))
+    return Interval(value, value, value)
+
+
 def _column(name: str, worst: Callable = np.median, factor: float = 1.0) -> Callable[[Tables, dict], Interval]:
     """A number that a record states for a method; over several records one of them, and their range."""
 
@@ -143,6 +156,8 @@ QUANTITIES = {
     "share": Quantity("%", True, _share),
     "bandwidth": Quantity("GB/s", True, _rate),
     "compute": Quantity("GFLOP/s", True, _rate),
+    "predicted_time": Quantity("ms", False, _predicted_time),
+    "extrapolated_time": Quantity("s", False, _extrapolated_time),
     "peak_memory": Quantity("MiB", False, _column("peak_bytes", factor=MIB)),
     "tensors": Quantity("MiB", False, _model("tensors", MIB)),
     "scores": Quantity("MiB", False, _model("scores", MIB)),
@@ -152,7 +167,8 @@ QUANTITIES = {
     },
 }
 """``time`` per call; ``speedup`` = reference / method and ``relative_time`` = method / reference, inside each record;
-``share`` of the reference ceiling's bandwidth; ``error_*``, ``plain_*``, ``limit_*`` are relative L2 errors."""
+``predicted_time`` and ``extrapolated_time`` by the scaling model; ``share`` of the reference ceiling's bandwidth;
+``error_*``, ``plain_*``, ``limit_*`` are relative L2 errors."""
 
 
 def workload_of(row: dict) -> Workload:

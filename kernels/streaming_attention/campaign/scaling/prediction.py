@@ -92,26 +92,41 @@ class ScalingModel:
             return None
         efficiency, reference = found
         rates = _rates(ceilings, layout.ranks, efficiency)
-        network = Network(ceilings.loc[SHORT, "median"] * 1e-6, ceilings.loc[LONG, "median"] * 1e9)
+        network = Network(float(ceilings.loc[SHORT, "median"]) * 1e-6, float(ceilings.loc[LONG, "median"]) * 1e9)
         strategy = strategy_of(row["method"], options, workload, layout)
         cost = costs(strategy, workload, layout.ranks, network, rates, overlaps(options))
         source = ceilings.loc[LONG]
         return Prediction(strategy, cost, efficiency, reference, source["record"], source["record_digest"])
+
+    def largest_on_one_rank(self, method: str, workload: str) -> tuple[float, str] | None:
+        """Share of one rank's ceilings that a method reached at most FLOPs and threads, and the record of it."""
+        frame = self._alone[(self._alone["method"] == method) & (self._alone["workload"] == workload)]
+        rows = sorted(frame.to_dict("records"), key=lambda row: (models.flops(_workload(row)), row["threads"]))
+        for row in reversed(rows):
+            share = self._share(row)
+            if share is not None:
+                return share, row["record"]
+        return None
+
+    def _share(self, row: Mapping) -> float | None:
+        """Share of its layout's ceilings that a point on one rank reached; None where they are missing."""
+        ceilings = self._ceilings.get(tuple(row[name] for name in LAYOUT))
+        if ceilings is None or not {READ, GEMM} <= set(ceilings.index):
+            return None
+        workload = _workload(row)
+        ideal = _rates(ceilings, 1).seconds(models.flops(workload), models.bytes_moved(workload))
+        return float(ideal / row["median"])
 
     def _kernel(self, method: str, options: dict, workload: Workload, layout: Layout) -> tuple[float, str] | None:
         """Share of one rank's ceilings that the method reached there, on about the work of one rank now."""
         frame = self._candidates(method, options, workload, layout)
         best, distance = None, math.inf
         for row in frame.to_dict("records"):
-            ceilings = self._ceilings.get(tuple(row[name] for name in LAYOUT))
-            if ceilings is None or not {READ, GEMM} <= set(ceilings.index):
-                continue
-            alone = _workload(row)
-            away = abs(math.log(models.flops(alone) * layout.ranks / models.flops(workload)))
+            away = abs(math.log(models.flops(_workload(row)) * layout.ranks / models.flops(workload)))
             away += 1e3 * abs(math.log(row["threads"] / layout.threads))  # other threads only for want of the same
-            if away < distance:
-                ideal = _rates(ceilings, 1).seconds(models.flops(alone), models.bytes_moved(alone))
-                best, distance = (ideal / row["median"], row["record"]), away
+            share = self._share(row) if away < distance else None
+            if share is not None:
+                best, distance = (share, row["record"]), away
         return best
 
     def _candidates(self, method: str, options: dict, workload: Workload, layout: Layout) -> pd.DataFrame:
@@ -134,7 +149,7 @@ def model_of(tables: Tables) -> ScalingModel:
 def _rates(ceilings: pd.DataFrame, ranks: int, efficiency: float = 1.0) -> Rates:
     """Of one rank, from ceilings of all ranks together."""
     share = efficiency / ranks
-    return Rates(gflops=share * ceilings.loc[GEMM, "median"], gbs=share * ceilings.loc[READ, "median"])
+    return Rates(gflops=share * float(ceilings.loc[GEMM, "median"]), gbs=share * float(ceilings.loc[READ, "median"]))
 
 
 def _workload(row: Mapping) -> Workload:
