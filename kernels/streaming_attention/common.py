@@ -33,7 +33,7 @@ def streaming_options(options: dict) -> dict:
     """``block`` and ``isa`` as a launch takes them."""
     if not options:
         return options
-    options = find_method("streaming").complete(options) | {}
+    options = find_method("streaming").complete(options, over_ranks=False)
     name = options.pop("isa")
     return options if name == BEST else options | {"isa": select_isa(name)}
 

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from streaming_attention import models
+from streaming_attention.distributed import buffers, holdings
+from streaming_attention.distributed.strategies import AUTO, OVERLAP, STRATEGIES
 from streaming_attention.method import Choices, Method, Option, OptionError
 from streaming_attention.streaming import footprint, schedule
 from streaming_attention.workload import Workload
@@ -26,6 +28,12 @@ ISA = Choices(default=footprint.BEST, values=footprint.ISA_NAMES)
 
 BLOCK = Option(default=schedule.BLOCK, minimum=16, maximum=4096)
 """Keys that share one step of the online softmax."""
+
+STRATEGY = Choices(default=AUTO, values=(AUTO, *STRATEGIES), over_ranks=True)
+"""How several ranks share out the work; ``auto``: what a model of the costs finds to be the fastest."""
+
+OVERLAPPED = Choices(default=OVERLAP[0], values=OVERLAP, over_ranks=True)
+"""Whether ranks compute while messages travel, where a strategy can."""
 
 
 def _torch_limits(workload: Workload) -> str | None:
@@ -58,13 +66,14 @@ _ALL = (
     ),
     Method(
         name="streaming",
-        summary="online softmax in vector registers: prefill and decode kernels; K/V spread over MPI ranks",
+        summary="online softmax in vector registers: prefill and decode kernels; over MPI ranks by several strategies",
         target="streaming_attention.streaming.vector:prepare",
-        distributed_target="streaming_attention.distributed.spread:prepare",
+        distributed_target="streaming_attention.distributed.front:prepare",
         rate=150.0,
         workspace=footprint.workspace,
-        distributed_workspace=footprint.workspace,
-        options={"block": BLOCK, "isa": ISA},
+        distributed_workspace=buffers.workspace,
+        distributed_holding=holdings.streaming,
+        options={"block": BLOCK, "isa": ISA, "strategy": STRATEGY, "overlap": OVERLAPPED},
     ),
     Method(
         name="streaming_loops",
@@ -74,6 +83,7 @@ _ALL = (
         rate=40.0,
         workspace=schedule.workspace,
         distributed_workspace=schedule.workspace,
+        distributed_holding=holdings.streaming_loops,
         options={"block": BLOCK},
     ),
     Method(

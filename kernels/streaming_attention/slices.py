@@ -5,10 +5,39 @@ Arithmetic alone, so that a plan can ask before any array exists.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from streaming_attention.workload import Workload
 
 Slice = tuple[int, int]
 """First token, and the one after the last."""
+
+
+@dataclass(frozen=True)
+class Holding:
+    """The tokens that a rank holds: runs of queries and of keys, ascending, side by side in its memory.
+
+    Parameters
+    ----------
+    queries, keys : tuple of (int, int)
+        Runs may be empty.
+    """
+
+    queries: tuple[Slice, ...]
+    keys: tuple[Slice, ...]
+
+    @property
+    def query_count(self) -> int:
+        return sum(stop - start for start, stop in self.queries)
+
+    @property
+    def key_count(self) -> int:
+        return sum(stop - start for start, stop in self.keys)
+
+    @classmethod
+    def whole(cls, workload: Workload) -> Holding:
+        """All tokens, as one rank alone holds them."""
+        return cls(((0, workload.queries),), ((0, workload.keys),))
 
 
 def key_slice(keys: int, rank: int, ranks: int) -> Slice:

@@ -74,7 +74,9 @@ def refusals(point: Point, machine: Machine) -> dict[str, str]:
     if reason:
         return dict.fromkeys(point.labels, reason)
     found = {
-        choice.label: METHODS[choice.method].infeasible(point.workload, point.layout, machine.memory_bytes)
+        choice.label: METHODS[choice.method].infeasible(
+            point.workload, point.layout, machine.memory_bytes, choice.options
+        )
         for choice in point.methods
     }
     return {label: reason for label, reason in found.items() if reason}

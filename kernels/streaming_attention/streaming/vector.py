@@ -12,6 +12,7 @@ from streaming_attention.prepared import COMPUTE, Prepared
 from streaming_attention.simd.isa import select_isa
 from streaming_attention.streaming import footprint, schedule, state
 from streaming_attention.streaming.attend import finish_rows
+from streaming_attention.streaming.dispatch import is_few
 from streaming_attention.streaming.front import prepare_decode, run_prefill
 
 
@@ -29,21 +30,28 @@ def choose_kernel(inputs: Inputs, threads: int, options: Mapping, out: np.ndarra
     Few rows of Q share a K/V head: decode, whose lanes run along head_dim. Many: prefill, whose lanes run along rows.
     """
     workload = inputs.workload
-    isa = select_isa(None if options.get("isa", footprint.BEST) == footprint.BEST else options["isa"])
-    name = "decode" if footprint.is_decode(workload) else "prefill"
-    arguments = {
-        "causal": workload.causal,
-        "scale": inputs.scale,
-        "offset": workload.keys - workload.queries - inputs.key_start,
-        "threads": threads,
-        "isa": isa,
-    }
-    arrays = inputs.q, inputs.k, inputs.v
-    if name == "decode":
-        call = prepare_decode(*arrays, out, lse, **arguments)
-    else:
-        call = partial(run_prefill, *arrays, out, lse, block=options.get("block", schedule.BLOCK), **arguments)
-    return call, f"streaming.{name} {isa.name}"
+    offset = workload.keys - workload.queries - inputs.key_start
+    arrays = inputs.q, inputs.k, inputs.v, out, lse
+    return kernel_call(*arrays, workload.causal, offset, inputs.scale, threads, options)
+
+
+def kernel_call(q, k, v, out, lse, causal: bool, offset: int, scale: float, threads: int, options: Mapping):
+    """The kernel for the rows of these arrays, as a call to be repeated, and its name.
+
+    Parameters
+    ----------
+    q, k, v, out, lse : ndarray
+        As of :func:`.front.run_prefill`; they must stay where they are.
+    causal : bool
+        Query i sees the keys j <= i + offset.
+    """
+    name = options.get("isa", footprint.BEST)
+    isa = select_isa(None if name == footprint.BEST else name)
+    arguments = {"causal": causal, "scale": scale, "offset": offset, "threads": threads, "isa": isa}
+    if is_few(q.shape[1] // k.shape[1] * q.shape[2]):
+        return prepare_decode(q, k, v, out, lse, **arguments), f"streaming.decode {isa.name}"
+    block = options.get("block", schedule.BLOCK)
+    return partial(run_prefill, q, k, v, out, lse, block=block, **arguments), f"streaming.prefill {isa.name}"
 
 
 class PartialAttention:
