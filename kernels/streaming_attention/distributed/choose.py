@@ -15,11 +15,11 @@ from streaming_attention.distributed.strategies import AUTO, OVERLAPPING, STRATE
 from streaming_attention.slices import key_slice, pairs_between, zigzag_slices
 from streaming_attention.workload import DTYPES, Workload
 
-STATE_EXTRA = 2
-"""Numbers of a row's softmax state beside its head_dim sums: the maximum and the total, in float32."""
+STATE_EXTRA, RESULT_EXTRA = 2, 1
+"""Numbers of a row beside its head_dim: maximum and total of a softmax state, log-sum-exp of a finished result."""
 
 STATE_ITEM = 4
-"""Bytes of a number of a state, whatever the dtype of Q, K and V."""
+"""Bytes of a number of either, whatever the dtype of Q, K and V."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def choose(
 
 
 def resolve(strategy: str, workload: Workload, ranks: int, threads: int) -> str:
-    """The strategy that a method's option stands for: ``auto`` by nominal numbers, so that no measurement decides it."""
+    """What a method's option stands for: ``auto`` is settled by nominal numbers, so that no measurement decides it."""
     return choose(workload, ranks, rates=nominal_rates(threads)) if strategy == AUTO else strategy
 
 
@@ -165,17 +165,26 @@ def costs(
     rates = rates or nominal_rates(1)
     demand = _DEMANDS[strategy](_Share(workload, ranks))
     compute = rates.seconds(demand.flops, demand.moved) + rates.seconds(0, demand.merged)
-    hidden = 0.0
-    if overlap and strategy in OVERLAPPING and ranks > 1:
-        step = network.seconds(1, demand.passed)
-        hidden = (ranks - 1) * min(step, compute / ranks)
-    seconds = compute + network.seconds(demand.messages, demand.sent) - hidden
+    seconds = compute + network.seconds(demand.messages, demand.sent)
+    if overlap and strategy in OVERLAPPING:
+        seconds -= sum(
+            step.count * min(network.seconds(step.messages, step.sent), compute / ranks) for step in demand.steps
+        )
     return Cost(compute, demand.sent, demand.messages, seconds, demand.memory)
 
 
 @dataclass(frozen=True)
+class _Step:
+    """Messages that can travel while a rank computes with one block; ``count`` alike."""
+
+    count: int
+    messages: int
+    sent: int
+
+
+@dataclass(frozen=True)
 class _Demand:
-    """What a strategy asks of the rank that has most to do; sizes in bytes, ``passed`` of one step of a ring."""
+    """What a strategy asks of the rank that has most to do; sizes in bytes."""
 
     flops: int
     moved: int
@@ -183,7 +192,7 @@ class _Demand:
     merged: int = 0
     messages: int = 0
     sent: int = 0
-    passed: int = 0
+    steps: tuple[_Step, ...] = ()
 
 
 class _Share:
@@ -195,7 +204,6 @@ class _Share:
         self.queries, self.keys = -(-workload.queries // ranks), -(-workload.keys // ranks)
         self.q_rows = workload.batch * workload.heads
         self.kv_rows = workload.batch * workload.kv_heads
-        self.state_row = (workload.head_dim + STATE_EXTRA) * STATE_ITEM
 
     def q(self, tokens: int) -> int:
         """Of Q, and likewise of O, over some tokens."""
@@ -207,7 +215,11 @@ class _Share:
 
     def state(self, tokens: int) -> int:
         """Of the softmax states of some queries."""
-        return self.q_rows * tokens * self.state_row
+        return self.q_rows * tokens * (self.workload.head_dim + STATE_EXTRA) * STATE_ITEM
+
+    def result(self, tokens: int) -> int:
+        """Of finished rows of some queries."""
+        return self.q_rows * tokens * (self.workload.head_dim + RESULT_EXTRA) * STATE_ITEM
 
     def own(self) -> int:
         """Of Q, O, K and V by sequence."""
@@ -248,12 +260,16 @@ def _spread(share: _Share) -> _Demand:
 
 
 def _allgather(share: _Share) -> _Demand:
+    """Each head of K and of V is gathered by itself; while they come, a rank can compute with its own keys."""
     others, everything = share.ranks - 1, share.kv(share.workload.keys)
+    messages, sent = 2 * share.kv_rows * others, others * share.kv(share.keys)
     return _Demand(
         flops=share.flops(share.by_queries),
         moved=2 * share.q(share.queries) + everything,
-        messages=others,
-        sent=others * share.kv(share.keys),
+        merged=6 * share.result(share.queries) if others else 0,
+        messages=messages,
+        sent=sent,
+        steps=(_Step(1, messages, sent),),
         memory=share.own() + (everything if others else 0),
     )
 
@@ -267,20 +283,24 @@ def _zigzag(share: _Share) -> _Demand:
 
 
 def _around(share: _Share, pairs: Callable[[int], int]) -> _Demand:
-    others, block, state = share.ranks - 1, share.kv(share.keys), share.state(share.queries)
+    """K and V of a block are a message each."""
+    others, block = share.ranks - 1, share.kv(share.keys)
     return _Demand(
         flops=share.flops(pairs),
         moved=2 * share.q(share.queries) + share.kv(share.workload.keys),
-        merged=3 * others * state,
-        messages=others,
+        merged=3 * others * share.result(share.queries),
+        messages=2 * others,
         sent=others * block,
-        passed=block,
-        memory=share.own() + (2 * block + 2 * state if others else 0),
+        steps=(_Step(others, 2, block),),
+        memory=share.own() + (2 * block if others else 0),
     )
 
 
 def _heads(share: _Share) -> _Demand:
-    """Ranks beyond the heads have none; K/V heads go to every rank that has a head of their group."""
+    """Ranks beyond the heads have none; K/V heads go to every rank that has a head of their group.
+
+    Five all-to-alls: Q, K, V, then O and its log-sum-exp.
+    """
     workload, ranks = share.workload, share.ranks
     heads = [key_slice(workload.heads, rank, ranks) for rank in range(ranks)]
     group = workload.heads // workload.kv_heads
@@ -289,31 +309,35 @@ def _heads(share: _Share) -> _Demand:
     q_row, kv_row = workload.batch * share.row, 2 * workload.batch * share.row
     q_sent = (workload.heads - min(counts)) * share.queries * q_row
     kv_sent = (sum(shared) - min(shared)) * share.keys * kv_row
-    o_sent = max(counts) * (workload.queries - workload.queries // ranks) * q_row
+    o_row = workload.batch * (workload.head_dim + RESULT_EXTRA) * STATE_ITEM
+    o_sent = max(counts) * (workload.queries - workload.queries // ranks) * o_row
     mine = 2 * max(counts) * workload.queries * q_row + max(shared) * workload.keys * kv_row
     pairs = workload.batch * max(counts) * pairs_between(workload, (0, workload.queries), (0, workload.keys))
     return _Demand(
         flops=4 * workload.head_dim * pairs,
         moved=mine,
-        messages=4 * (ranks - 1),
+        messages=5 * (ranks - 1),
         sent=q_sent + kv_sent + o_sent if ranks > 1 else 0,
-        memory=share.own() + (mine + q_sent + kv_sent if ranks > 1 else 0),
+        memory=share.own() + (mine if ranks > 1 else 0),
     )
 
 
 def _pass_q(share: _Share) -> _Demand:
-    """Every block of queries reads the rank's K/V anew: few where there are fewer queries than ranks."""
+    """Results make one hop more than queries, the last of them with nothing to compute beside it.
+
+    Every block of queries reads the rank's K/V anew: few where there are fewer queries than ranks.
+    """
     workload, others = share.workload, share.ranks - 1
-    block, state = share.q(share.queries), share.state(share.queries)
+    block, result = share.q(share.queries), share.result(share.queries)
     visits = min(share.ranks, workload.queries)
     return _Demand(
         flops=share.flops(share.by_keys),
         moved=2 * share.q(workload.queries) + visits * share.kv(share.keys),
-        merged=3 * others * state,
-        messages=2 * others,
-        sent=others * (block + state),
-        passed=block,
-        memory=share.own() + (2 * block + 2 * share.ranks * state if others else 0),
+        merged=3 * others * result,
+        messages=2 * others + 1 if others else 0,
+        sent=others * block + share.ranks * result if others else 0,
+        steps=(_Step(1, 1, block), _Step(others - 1, 2, block + result), _Step(1, 1, result)) if others else (),
+        memory=share.own() + (2 * block + 3 * result if others else 0),
     )
 
 

@@ -11,7 +11,7 @@ SUMMARIES = {
     "ring": "queries by sequence; K/V travel from rank to rank, computed with while the next block arrives",
     "zigzag": "the ring with one early and one late chunk of the tokens on every rank: equal work under a causal mask",
     "heads": "all-to-all from slices of the sequence to heads, whole attention of those heads, all-to-all back",
-    "pass_q": "queries travel from rank to rank instead of K/V, their states are sent home and merged",
+    "pass_q": "queries travel from rank to rank instead of K/V, and what they have gathered travels with them",
 }
 """Strategy -> what travels and who computes what."""
 
@@ -24,5 +24,5 @@ AUTO = "auto"
 OVERLAP = ("on", "off")
 """Whether ranks compute while K/V or queries travel, where a strategy can."""
 
-OVERLAPPING = ("ring", "zigzag", "pass_q")
+OVERLAPPING = ("allgather", "ring", "zigzag", "pass_q")
 """Strategies that can."""

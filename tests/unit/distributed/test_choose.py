@@ -66,9 +66,9 @@ def test_bytes_by_hand():
     sent = {name: costs(name, PREFILL, 4).bytes_sent for name in STRATEGIES}
     assert sent["allgather"] == sent["ring"] == sent["zigzag"] == 3 * 1024 * 2 * 2 * token
     assert sent["spread"] == 2 * 4096 * 8 * 130 * 4
-    assert sent["pass_q"] == 3 * 1024 * 8 * (token + 130 * 4)
+    assert sent["pass_q"] == 1024 * 8 * (3 * token + 4 * 129 * 4)
     # 6 of 8 heads of Q leave; each head of K and V is needed by two ranks, one of which may be this; 2 heads of O go
-    assert sent["heads"] == 1024 * 6 * token + 3 * 1024 * 2 * token + 3 * 1024 * 2 * token
+    assert sent["heads"] == 1024 * 6 * token + 3 * 1024 * 2 * token + 3 * 1024 * 2 * 129 * 4
 
 
 def test_heads_beyond_the_ranks_leave_ranks_idle():
@@ -110,7 +110,7 @@ def test_a_ring_holds_its_share_and_two_blocks(workload, ranks):
         cost = costs(strategy, workload, ranks)
         block = 2 * workload.batch * workload.kv_heads * -(-workload.keys // ranks) * workload.head_dim * 4
         queries = workload.batch * workload.heads * -(-workload.queries // ranks)
-        assert cost.memory_bytes == 3 * block + 2 * queries * (workload.head_dim * 4 + (workload.head_dim + 2) * 4)
+        assert cost.memory_bytes == 3 * block + 2 * queries * workload.head_dim * 4
 
 
 def test_errors_name_what_is_wrong():
