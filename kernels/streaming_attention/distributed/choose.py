@@ -65,6 +65,9 @@ class Rates:
 NOMINAL = Network(latency=5e-6, bandwidth=5e9)
 """A good network or the shared memory of one host; counts until a network was measured."""
 
+TIE = 1.01
+"""Calls that differ by less than this factor are equal for a model."""
+
 NOMINAL_GFLOPS = 150.0
 """Of one thread; the registry's rate of the streaming kernels."""
 
@@ -109,7 +112,7 @@ def choose(
     rates: Rates | None = None,
     memory_bytes: int | None = None,
 ) -> str:
-    """The strategy with the shortest call; of equal ones the simplest.
+    """The simplest strategy whose call is within :data:`TIE` of the shortest.
 
     Parameters
     ----------
@@ -124,7 +127,8 @@ def choose(
     fitting = [name for name in every if memory_bytes is None or every[name].memory_bytes <= memory_bytes]
     if not fitting:
         return min(every, key=lambda name: every[name].memory_bytes)
-    return min(fitting, key=lambda name: every[name].seconds)
+    shortest = min(every[name].seconds for name in fitting)
+    return next(name for name in fitting if every[name].seconds <= TIE * shortest)
 
 
 def resolve(strategy: str, workload: Workload, ranks: int, threads: int) -> str:
