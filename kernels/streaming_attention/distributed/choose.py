@@ -243,6 +243,13 @@ class _Share:
         chunks = zigzag_slices(self.workload.queries, rank, self.ranks)
         return sum(pairs_between(self.workload, chunk, (0, self.workload.keys)) for chunk in chunks)
 
+    def meetings(self, rank: int) -> int:
+        """Pairs of as many steps as there are ranks: a rank's own slices meet first, then the largest of all ranks."""
+        workload = self.workload
+        own = [key_slice(count, rank, self.ranks) for count in (workload.queries, workload.keys)]
+        whole = pairs_between(workload, (0, workload.queries), (0, workload.keys))
+        return min(whole, pairs_between(workload, *own) + (self.ranks - 1) * self.queries * self.keys)
+
     def by_keys(self, rank: int) -> int:
         """Pairs between all queries and a rank's slice of the keys."""
         workload = self.workload
@@ -329,14 +336,14 @@ def _heads(share: _Share) -> _Demand:
 def _pass_q(share: _Share) -> _Demand:
     """Results make one hop more than queries, the last of them with nothing to compute beside it.
 
-    Every block of queries reads the rank's K/V anew: few where there are fewer queries than ranks.
+    Every block of queries reads the rank's K/V anew. Ranks wait for queries to come by: fewer queries than ranks take
+    as long as one for each.
     """
     workload, others = share.workload, share.ranks - 1
     block, result = share.q(share.queries), share.result(share.queries)
-    visits = min(share.ranks, workload.queries)
     return _Demand(
-        flops=share.flops(share.by_keys),
-        moved=2 * share.q(workload.queries) + visits * share.kv(share.keys),
+        flops=share.flops(share.meetings),
+        moved=2 * share.q(workload.queries) + share.ranks * share.kv(share.keys),
         merged=3 * others * result,
         messages=2 * others + 1 if others else 0,
         sent=others * block + share.ranks * result if others else 0,
