@@ -81,10 +81,11 @@ class Choices:
         return f"one of {', '.join(self.values)}"
 
     def check(self, name: str, value) -> str:
-        """The value, or an OptionError that says what is allowed."""
-        if value not in self.values:
+        """The word, or an OptionError that says what is allowed; YAML has ``on`` and ``off`` as truth values."""
+        word = {True: "on", False: "off"}[value] if isinstance(value, bool) else value
+        if word not in self.values:
             raise OptionError(f"option {name}: {value!r} is not {self.allowed}")
-        return value
+        return word
 
 
 @dataclass(frozen=True)

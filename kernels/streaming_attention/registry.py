@@ -162,5 +162,5 @@ def _combinations(options: Mapping) -> list[dict]:
 
 
 def _choice(method: Method, options: dict) -> Choice:
-    method.complete(options)
-    return Choice(method.name, options)
+    checked = method.complete(options)
+    return Choice(method.name, {name: checked[name] for name in options})

@@ -1,15 +1,20 @@
+import itertools
 import json
 import shutil
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from streaming_attention import models, sources
+from streaming_attention.campaign import specs
+from streaming_attention.distributed.strategies import STRATEGIES
 from streaming_attention.machine.layout import Layout
 from streaming_attention.registry import METHODS, Choice, Option, OptionError, UnknownMethod, expand, find_method
+from streaming_attention.slices import Holding
 from streaming_attention.workload import Workload
 
 PREFILL = Workload("prefill", heads=2, queries=1000, keys=1000)
@@ -65,6 +70,7 @@ def test_source_of_an_unknown_module_is_an_error():
         ("naive", ["naive"]),
         ({"streaming": None}, ["streaming"]),
         ({"streaming_loops": {"block": 64}}, ["streaming_loops block=64"]),
+        ({"streaming": {"overlap": [True, False]}}, ["streaming overlap=on", "streaming overlap=off"]),
         ({"streaming_loops": {"block": [64, 128]}}, ["streaming_loops block=64", "streaming_loops block=128"]),
     ],
 )
@@ -87,6 +93,9 @@ def test_expand(entry, labels):
         ({"streaming_loops": {"block": True}}, OptionError, ["block", "True"]),
         ({"streaming_loops": {"block": []}}, OptionError, ["block", "empty"]),
         ({"streaming": {"isa": "mmx"}}, OptionError, ["isa", "mmx", "avx512, avx2"]),
+        ({"streaming": {"strategy": "rings"}}, OptionError, ["strategy", "rings", "auto, spread", "pass_q"]),
+        ({"streaming": {"overlap": "maybe"}}, OptionError, ["overlap", "maybe", "on, off"]),
+        ({"streaming": {"isa": True}}, OptionError, ["isa", "True", "avx512"]),
         ({"streaming": 64}, OptionError, ["streaming", "64"]),
     ],
 )
@@ -100,7 +109,30 @@ def test_expand_names_what_is_wrong(entry, error, said):
 def test_completed_options_have_every_default():
     assert METHODS["streaming_loops"].complete({}) == {"block": METHODS["streaming_loops"].options["block"].default}
     assert METHODS["streaming_loops"].complete({"block": 64}) == {"block": 64}
-    assert METHODS["streaming"].complete({"isa": "avx2"}) == {"block": 128, "isa": "avx2"}
+    alone = METHODS["streaming"].complete({"isa": "avx2"}, over_ranks=False)
+    assert alone == {"block": 128, "isa": "avx2"}
+    assert METHODS["streaming"].complete({"isa": "avx2"}) == alone | {"strategy": "auto", "overlap": "on"}
+
+
+def test_options_over_ranks_are_taken_on_one_rank_and_unknown_to_a_call():
+    method, workload, given = METHODS["streaming"], Workload("x", queries=8, keys=8), {"strategy": "ring"}
+    assert method.workspace_bytes(workload, Layout(), given) == method.workspace_bytes(workload, Layout())
+    assert method.holding(workload, Layout(), 0, given) == Holding.whole(workload)
+    with pytest.raises(OptionError, match="strategy: streaming has no such option; allowed: block, isa"):
+        method.complete(given, over_ranks=False)
+
+
+def test_the_gate_tries_every_way_to_work_together():
+    campaign = SimpleNamespace(name="x")
+    ways = specs.gate_spec(campaign, "streaming", "fp32", "ranks")["options"]
+    tried = [(METHODS["streaming"].complete(way)["strategy"], way.get("overlap", "on")) for way in ways]
+    assert set(tried) == set(itertools.product(["auto", *STRATEGIES], ["on", "off"]))
+    assert all("strategy" not in way for way in specs.gate_spec(campaign, "streaming", "fp32", "threads")["options"])
+    assert specs.gate_spec(campaign, "streaming_loops", "fp32", "ranks")["options"] == [
+        {},
+        {"block": 16},
+        {"block": 4096},
+    ]
 
 
 def test_option_bounds_belong_to_the_range():

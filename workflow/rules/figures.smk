@@ -7,6 +7,7 @@ TOPICS = {
     "scaling": "Scaling",
     "strong_scaling": "Ranks",
     "weak_scaling": "Ranks",
+    "timeline": "Ranks",
     "predictions": "Ranks",
     "extrapolation": "Ranks",
     "block": "Scaling",

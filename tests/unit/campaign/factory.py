@@ -86,9 +86,24 @@ def entry(
         "communication": [0.05 * value for value in samples],
         "converged": True if samples else None,
         "memory": _memory(method, workload, layout) if checked else None,
+        **({"timeline": _timeline(samples[0], layout)} if samples and layout.ranks > 1 else {}),
         "flops": flops_of(workload),
         "bytes": float(bytes_of(workload)),
     }
+
+
+def _timeline(seconds: float, layout: Layout) -> list[dict]:
+    """Every rank computes, then waits; the later the rank, the longer it computes."""
+    ranks = []
+    for rank in range(layout.ranks):
+        turn, end = 0.9 * seconds * (rank + 1) / layout.ranks, seconds * (1 - 0.05 * (rank == 0))
+        stages = [
+            {"kind": "compute", "label": "own keys", "start": 0.0, "end": turn},
+            {"kind": "communication", "label": "wait for block 1", "start": turn, "end": end},
+        ]
+        spent = {"compute": turn, "communication": end - turn, "idle": seconds - end}
+        ranks.append({"rank": rank, **spent, "stages": stages})
+    return ranks
 
 
 def attention(

@@ -12,6 +12,7 @@ FIGURES = {
     "scaling": "Scaling with sequence length",
     "strong_scaling": "Strong scaling over ranks",
     "weak_scaling": "Weak scaling over ranks",
+    "timeline": "Timeline of the ranks",
     "predictions": "Scaling model: predicted against measured",
     "extrapolation": "Scaling model: beyond this machine",
     "block": "Block size",
