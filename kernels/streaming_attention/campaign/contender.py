@@ -13,7 +13,7 @@ from streaming_attention.campaign.jit import compile_timer
 from streaming_attention.campaign.protocol import FEWEST_SAMPLES, Protocol, Timing
 from streaming_attention.distributed.team import Team
 from streaming_attention.inputs import Inputs, make_inputs, refill
-from streaming_attention.machine import memory
+from streaming_attention.machine import affinity, memory, topology
 from streaming_attention.machine.layout import Layout
 from streaming_attention.registry import METHODS, Choice
 from streaming_attention.slices import Holding
@@ -228,13 +228,25 @@ def _memory(contender: Contender, ring: Ring, added: int | None) -> dict:
     output_bytes = 0 if output is None else output.nbytes
     tensors = inputs.q.nbytes + inputs.k.nbytes + inputs.v.nbytes + output_bytes
     workspace = -1 if added is None else max(0, added - output_bytes)
-    ranks = ring.team.gather((tensors, workspace))
+    ranks = ring.team.gather((tensors, workspace, _local_share(inputs)))
     tensors, workspace = max(entry[0] for entry in ranks), max(entry[1] for entry in ranks)
     known = min(entry[1] for entry in ranks) >= 0
-    model = contender.method.workspace_bytes(inputs.workload, ring.layout, contender.choice.options)
+    shares = [entry[2] for entry in ranks]
+    model = contender.method.workspace_bytes(ring.workload, ring.layout, contender.choice.options)
     return {
         "tensors_bytes": tensors,
         "workspace_bytes": workspace if known else None,
         "peak_bytes": tensors + workspace if known else None,
         "model_bytes": tensors + model,
+        "local_share": None if None in shares else min(shares),
     }
+
+
+def _local_share(inputs: Inputs) -> float | None:
+    """Share of the pages of K and V on this rank's own NUMA node; None where it has several or nobody can say."""
+    own = topology.numa_node_of(affinity.allowed_cpus())
+    found = [memory.nodes_of_pages(array.ctypes.data, array.nbytes) for array in (inputs.k, inputs.v)]
+    if own is None or None in found:
+        return None
+    pages = [node for nodes in found for node in nodes]
+    return sum(node == own for node in pages) / len(pages) if pages else 1.0
