@@ -28,7 +28,7 @@ def strategy_of(method: str, options: Mapping, workload: Workload, layout: Layou
 
 def overlaps(options: Mapping) -> bool:
     """Whether ranks compute while messages travel: unless the option says otherwise."""
-    return options.get("overlap", "on") == "on"
+    return options.get("overlap", "on") in ("on", True)
 
 
 def call_cost(workload: Workload, choice: Choice, layout: Layout) -> tuple[str, Cost]:
