@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 MPIEXEC = Path(sys.executable).with_name("mpiexec")
-NETWORK = "10.77.0"
+NETWORK, DEVICE = "10.77.0", "eth0"
 BURST, LATENCY = "128kb", "20ms"
 """Of the shaper: what may pass at once, far less than a block of K and V, and how long a packet may queue."""
 
@@ -27,7 +27,7 @@ exec ip netns exec "{prefix}${{address##*.}}" unshare --uts sh -c "hostname host
 
 ONLY_TCP = {
     "UCX_TLS": "tcp,self",
-    "UCX_NET_DEVICES": "link",
+    "UCX_NET_DEVICES": DEVICE,
     "MPIR_CVAR_NOLOCAL": "1",
 }
 """The MPI library would find out that all hosts share one memory, and use it."""
@@ -84,11 +84,11 @@ class Hosts:
         _do("ip", "-n", switch, "link", "set", "bridge", "up")
         for name, address in zip(others, self.addresses, strict=True):
             port = f"port{address.rpartition('.')[2]}"
-            _do("ip", "link", "add", "link", "netns", name, "type", "veth", "peer", "name", port, "netns", switch)
+            _do("ip", "link", "add", DEVICE, "netns", name, "type", "veth", "peer", "name", port, "netns", switch)
             _do("ip", "-n", switch, "link", "set", port, "master", "bridge", "up")
-            _do("ip", "-n", name, "addr", "add", f"{address}/24", "dev", "link")
-            _do("ip", "-n", name, "link", "set", "link", "up")
-            for end, device in ((name, "link"), (switch, port)):
+            _do("ip", "-n", name, "addr", "add", f"{address}/24", "dev", DEVICE)
+            _do("ip", "-n", name, "link", "set", DEVICE, "up")
+            for end, device in ((name, DEVICE), (switch, port)):
                 rate = ("rate", f"{self.gbits:g}gbit", "burst", BURST, "latency", LATENCY)
                 _do("tc", "-n", end, "qdisc", "add", "dev", device, "root", "tbf", *rate)
 
