@@ -63,7 +63,7 @@ class Gathered:
 
         def post():
             return [
-                self.comm.Iallgatherv(own[head], [whole[head], self._counts, self._places])
+                self.comm.Iallgatherv(own[head], [whole[head], (self._counts, self._places)])
                 for own, whole in zip(self.own, self.whole, strict=True)
                 for head in np.ndindex(own.shape[:2])
             ]
