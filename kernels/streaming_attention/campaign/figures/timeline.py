@@ -24,6 +24,8 @@ COLORS = {COMPUTE: "#0072B2", COMMUNICATION: "#E69F00"}
 SPENT = ("compute", "communication", "idle")
 MOST = 12
 """Panels of the figure."""
+ROOM = 1.4
+"""Length of the axis over that of the call; the numbers stand in what is left."""
 
 
 @style.styled
@@ -32,7 +34,8 @@ def draw(tables: Tables, options: Options) -> Drawn:
     found = [cell for panel in panels(_with_timeline(tables)) for cell in _cells(tables, panel)][:MOST]
     if not found:
         return empty(TITLE, "no timeline of several ranks in this campaign")
-    page = Page(TITLE, EXPLANATION, len(found), height=2.6)
+    most = max(rows["rank"].max() + 1 for rows, _ in found)
+    page = Page(TITLE, EXPLANATION, len(found), columns=2, height=max(2.2, 1 + 0.15 * most))
     for axis, (rows, kinds) in zip(page.axes, found, strict=True):
         _draw_panel(axis, rows, kinds)
     handles = [Patch(color=color, label=kind) for kind, color in COLORS.items()]
@@ -50,8 +53,8 @@ def _cells(tables: Tables, panel: Panel) -> Iterator[tuple[pd.DataFrame, list[st
     frame = frame[frame["ranks"] == frame["ranks"].max()]
     for label, rows in frame.groupby("label", sort=False):
         first = rows.iloc[0].to_dict()
-        title = titled(panel.title, label, f"T = {say_length(first['keys'])}", say_layout(first))
-        yield _rows(tables, first | {"panel": title})
+        where = titled(panel.title, f"T = {say_length(first['keys'])}", say_layout(first))
+        yield _rows(tables, first | {"panel": f"{label}: {where.replace(':', ',')}"})
 
 
 def _rows(tables: Tables, row: dict) -> tuple[pd.DataFrame, list[str]]:
@@ -77,9 +80,9 @@ def _draw_panel(axis: Axes, rows: pd.DataFrame, kinds: list[str]) -> None:
     whole = spent.sum(axis=1).max()
     for rank, times in spent.iterrows():
         shares = " · ".join(f"{100 * times[f'rank_{name}'] / whole:.0f} %" for name in SPENT)
-        axis.annotate(shares, (1, rank), (4, 0), ("axes fraction", "data"), "offset points", va="center", size=7.5)
+        axis.annotate(shares, (whole, rank), (4, 0), textcoords="offset points", va="center", size=7.5)
     panel_title(axis, rows["panel"].iloc[0])
     axis.set_yticks(list(spent.index), [f"rank {rank}" for rank in spent.index])
     axis.invert_yaxis()
-    axis.set_xlim(0, whole)
+    axis.set_xlim(0, ROOM * whole)
     axis.set_xlabel("time since the call began (ms)")
