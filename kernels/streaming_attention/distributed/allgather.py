@@ -20,7 +20,7 @@ from streaming_attention.slices import key_slice
 
 def prepare(inputs: Inputs, threads: int, comm, options: Mapping, strategy: str, overlap: bool) -> Prepared:
     """Attention with K and V gathered; queries and keys are shared out by sequence."""
-    keys, ranks = inputs.workload.keys, comm.Get_size()
+    keys = inputs.workload.keys
     everything = Gathered(inputs, comm)
     results = Results(inputs, keys, threads, options)
     if overlap:
@@ -29,7 +29,7 @@ def prepare(inputs: Inputs, threads: int, comm, options: Mapping, strategy: str,
         for some in ((0, own[0]), (own[1], keys)):
             stages += results.rows.add(*everything.block(*some), [some], "others' keys")
     else:
-        stages = [before(everything.transfer())] if ranks > 1 else []
+        stages = [before(everything.transfer())]
         stages += results.rows.add(*everything.block(0, keys), [(0, keys)], "all keys")
     return results.prepared(stages + results.rows.close(), comm, strategy)
 
