@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from streaming_attention.campaign.aggregate import Tables
 from streaming_attention.campaign.figures import FIGURES, style
 from streaming_attention.campaign.figures.axes import axis_of_counts, axis_of_values, plot
-from streaming_attention.campaign.figures.data import Drawn, Options, sidecar
+from streaming_attention.campaign.figures.data import Drawn, Options, passed, sidecar
 from streaming_attention.campaign.figures.page import Page, empty, handle, panel_title
 from streaming_attention.campaign.figures.quantities import QUANTITIES, evaluate, state
 from streaming_attention.campaign.scaling.extrapolation import METHOD, answer, questions
@@ -28,8 +28,8 @@ _MARKERS = ("o", "s", "D", "^", "v")
 @style.styled
 def draw(tables: Tables, options: Options) -> Drawn:
     """Predicted time over sockets: a panel per cluster and workload, a line per T."""
-    if tables.summary.empty:
-        return empty(TITLE, "no records in this campaign that the model could start from")
+    if passed(tables).empty:
+        return empty(TITLE, "no passed measurement in this campaign that the model could start from")
     rows = sidecar(_rows(tables))
     every = zip(sorted(rows["keys"].unique()), _COLORS, _MARKERS, _DASHES, strict=True)
     marks = {int(keys): style.Mark(*look) for keys, *look in every}

@@ -41,12 +41,17 @@ def draw_over_ranks(title: str, explanation: str, tables: Tables, found: Iterabl
 
 
 def groups_over_ranks(tables: Tables) -> Iterator[tuple[Panel, int, pd.DataFrame]]:
-    """Panel, threads of a rank, and the rows with so many of every method that runs over ranks."""
+    """Panel, threads of a rank, and the rows with so many of every method that runs over ranks.
+
+    Of the numbers of threads with several numbers of ranks the least and the most are taken.
+    """
     frame = passed(tables)
     frame = frame[frame["method"].isin(frame.loc[frame["ranks"] > 1, "method"])]
     for panel in panels(frame):
-        for threads, rows in panel.frame.groupby("threads"):
-            yield panel, int(threads), rows
+        ranks = panel.frame.groupby("threads")["ranks"].nunique()
+        several = sorted(ranks.index[ranks > 1])
+        for threads in dict.fromkeys([*several[:1], *several[-1:]]):
+            yield panel, int(threads), panel.frame[panel.frame["threads"] == threads]
 
 
 def predictions(tables: Tables, rows: pd.DataFrame) -> pd.DataFrame:

@@ -6,10 +6,10 @@ measured is an assumption, and :func:`assumptions` prints each.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 from streaming_attention.campaign import published
 from streaming_attention.campaign.aggregate import Tables
@@ -77,12 +77,13 @@ class Cluster:
             return INTERNAL
         return Network(self.latency, self.gbits / 8 * 1e9 / layout.ranks_per_node)
 
-    @cached_property
+    @functools.cached_property
     def rank_bytes(self) -> int:
         """Memory that a rank may fill."""
         return int(MEMORY_SHARE * self.memory_gib * 2**30 / self.sockets_per_node)
 
 
+@functools.cache
 def clusters() -> tuple[Cluster, ...]:
     """The published cluster, and a thousand sockets of its kind on a faster network."""
     rates = published.load_bandwidth()
@@ -141,7 +142,11 @@ def questions() -> Iterator[tuple[Cluster, Workload, Layout]]:
 
 def answer(tables: Tables, cluster: Cluster, workload: Workload, layout: Layout) -> tuple[str, Cost] | None:
     """The strategy and what it costs; None where no strategy fits the memory."""
-    share, _ = efficiency(tables, workload)
+    return _best(cluster, workload, layout, efficiency(tables, workload)[0])
+
+
+@functools.lru_cache(maxsize=1024)
+def _best(cluster: Cluster, workload: Workload, layout: Layout, share: float) -> tuple[str, Cost] | None:
     rates = Rates(share * cluster.gflops, share * cluster.gbs)
     network = cluster.network(layout)
     strategy = choose(workload, layout.ranks, network, rates, cluster.rank_bytes)

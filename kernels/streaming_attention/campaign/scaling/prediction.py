@@ -14,9 +14,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
-import pandas as pd
-
 from streaming_attention import models
 from streaming_attention.campaign.aggregate import LAYOUT, METHOD, WORKLOAD, Tables
 from streaming_attention.campaign.scaling.nominal import OVER_RANKS, overlaps, strategy_of
@@ -68,12 +65,15 @@ class ScalingModel:
     """
 
     def __init__(self, tables: Tables):
-        passed = tables.ceilings[tables.ceilings["status"] == "passed"]
-        self._ceilings = {layout: rows.set_index("name") for layout, rows in passed.groupby(list(LAYOUT))}
-        alone = tables.summary[(tables.summary["status"] == "passed") & (tables.summary["ranks"] == 1)]
-        self._alone = alone.groupby([*WORKLOAD, *LAYOUT, *METHOD], as_index=False).agg(
-            median=("median", "median"), record=("record", "first")
-        )
+        self._ceilings: dict[tuple, dict[str, dict]] = {}
+        for row in tables.ceilings[tables.ceilings["status"] == "passed"].to_dict("records"):
+            self._ceilings.setdefault(_place(row), {})[row["name"]] = row
+        self._alone: dict[tuple, list[_Alone]] = {}
+        for row in _on_one_rank(tables):
+            share = self._share(row)
+            if share is not None:
+                self._alone.setdefault(_kernel_of(row), []).append(_Alone(row, share))
+        self._predictions: dict[tuple, Prediction | None] = {}
 
     def predict(self, row: Mapping) -> Prediction | None:
         """What the model says of a method at a point, None where it lacks a ceiling or a point on one rank.
@@ -83,61 +83,60 @@ class ScalingModel:
         row : mapping
             Workload's, layout's and method's columns of a table, over several ranks.
         """
-        ceilings = self._ceilings.get(tuple(row[name] for name in LAYOUT))
-        if ceilings is None or not {READ, GEMM, SHORT, LONG} <= set(ceilings.index):
-            return None
-        workload, layout, options = _workload(row), _layout(row), json.loads(row["options"])
-        found = self._kernel(row["method"], options, workload, layout)
-        if found is None:
-            return None
-        efficiency, reference = found
-        rates = _rates(ceilings, layout.ranks, efficiency)
-        network = Network(float(ceilings.loc[SHORT, "median"]) * 1e-6, float(ceilings.loc[LONG, "median"]) * 1e9)
-        strategy = strategy_of(row["method"], options, workload, layout)
-        cost = costs(strategy, workload, layout.ranks, network, rates, overlaps(options))
-        source = ceilings.loc[LONG]
-        return Prediction(strategy, cost, efficiency, reference, source["record"], source["record_digest"])
+        key = tuple(row[name] for name in (*WORKLOAD, *LAYOUT, *METHOD))
+        if key not in self._predictions:
+            self._predictions[key] = self._predict(row)
+        return self._predictions[key]
 
     def largest_on_one_rank(self, method: str, workload: str) -> tuple[float, str] | None:
         """Share of one rank's ceilings that a method reached at most FLOPs and threads, and the record of it."""
-        frame = self._alone[(self._alone["method"] == method) & (self._alone["workload"] == workload)]
-        rows = sorted(frame.to_dict("records"), key=lambda row: (models.flops(_workload(row)), row["threads"]))
-        for row in reversed(rows):
-            share = self._share(row)
-            if share is not None:
-                return share, row["record"]
-        return None
+        every = [one for some in self._alone.values() for one in some]
+        found = [one for one in every if (one.row["method"], one.row["workload"]) == (method, workload)]
+        best = max(found, key=lambda one: (one.flops, one.row["threads"]), default=None)
+        return (best.share, best.row["record"]) if best else None
+
+    def _predict(self, row: Mapping) -> Prediction | None:
+        ceilings = self._ceilings.get(_place(row), {})
+        kernel = self._nearest(row)
+        if kernel is None or not {READ, GEMM, SHORT, LONG} <= set(ceilings):
+            return None
+        workload, layout, options = _workload(row), _layout(row), json.loads(row["options"])
+        network = Network(ceilings[SHORT]["median"] * 1e-6, ceilings[LONG]["median"] * 1e9)
+        rates = _rates(ceilings, layout.ranks, kernel.share)
+        strategy = strategy_of(row["method"], options, workload, layout)
+        cost = costs(strategy, workload, layout.ranks, network, rates, overlaps(options))
+        source = ceilings[LONG]
+        return Prediction(strategy, cost, kernel.share, kernel.row["record"], source["record"], source["record_digest"])
 
     def _share(self, row: Mapping) -> float | None:
         """Share of its layout's ceilings that a point on one rank reached; None where they are missing."""
-        ceilings = self._ceilings.get(tuple(row[name] for name in LAYOUT))
-        if ceilings is None or not {READ, GEMM} <= set(ceilings.index):
+        ceilings = self._ceilings.get(_place(row), {})
+        if not {READ, GEMM} <= set(ceilings):
             return None
         workload = _workload(row)
         ideal = _rates(ceilings, 1).seconds(models.flops(workload), models.bytes_moved(workload))
         return float(ideal / row["median"])
 
-    def _kernel(self, method: str, options: dict, workload: Workload, layout: Layout) -> tuple[float, str] | None:
-        """Share of one rank's ceilings that the method reached there, on about the work of one rank now."""
-        frame = self._candidates(method, options, workload, layout)
-        best, distance = None, math.inf
-        for row in frame.to_dict("records"):
-            away = abs(math.log(models.flops(_workload(row)) * layout.ranks / models.flops(workload)))
-            away += 1e3 * abs(math.log(row["threads"] / layout.threads))  # other threads only for want of the same
-            share = self._share(row) if away < distance else None
-            if share is not None:
-                best, distance = (share, row["record"]), away
-        return best
+    def _nearest(self, row: Mapping) -> _Alone | None:
+        """The kernel's point on one rank with the most similar work to each rank's; other threads only for want."""
+        work = models.flops(_workload(row)) / row["ranks"]
 
-    def _candidates(self, method: str, options: dict, workload: Workload, layout: Layout) -> pd.DataFrame:
-        """Points of the same kernel on one rank, in the same shape but for the length."""
-        frame, fields = self._alone, {**workload.as_dict(), "workload": workload.name}
-        frame = frame[(frame["method"] == method) & (frame[_SHAPE] == pd.Series(fields)[_SHAPE]).all(axis=1)]
-        square = workload.queries == workload.keys
-        alike = frame["queries"] == (frame["keys"] if square else workload.queries)
-        wanted = _without(options)
-        same = np.array([_without(json.loads(text)) == wanted for text in frame["options"]], dtype=bool)
-        return frame[alike & same & (frame["binding"] == layout.binding)]
+        def away(one: _Alone) -> tuple[float, float]:
+            return abs(math.log(one.row["threads"] / row["threads"])), abs(math.log(one.flops / work))
+
+        return min(self._alone.get(_kernel_of(row), ()), key=away, default=None)
+
+
+@dataclass(frozen=True)
+class _Alone:
+    """A point on one rank, and the share of that rank's ceilings that it reached."""
+
+    row: Mapping
+    share: float
+
+    @functools.cached_property
+    def flops(self) -> int:
+        return models.flops(_workload(self.row))
 
 
 @functools.lru_cache(maxsize=4)
@@ -146,10 +145,29 @@ def model_of(tables: Tables) -> ScalingModel:
     return ScalingModel(tables)
 
 
-def _rates(ceilings: pd.DataFrame, ranks: int, efficiency: float = 1.0) -> Rates:
+def _on_one_rank(tables: Tables) -> list[dict]:
+    """Passed points on one rank, repeats joined."""
+    alone = tables.summary[(tables.summary["status"] == "passed") & (tables.summary["ranks"] == 1)]
+    found = {"median": ("median", "median"), "record": ("record", "first")}
+    return alone.groupby([*WORKLOAD, *LAYOUT, *METHOD], as_index=False).agg(**found).to_dict("records")
+
+
+def _kernel_of(row: Mapping) -> tuple:
+    """What two points must share for one to tell of the other's kernel: method, its options on one rank, all of the
+    shape but the length, and how ranks are bound."""
+    options = {name: value for name, value in json.loads(row["options"]).items() if name not in OVER_RANKS}
+    queries = "T" if row["queries"] == row["keys"] > 1 else int(row["queries"])
+    shape = tuple(row[name] for name in _SHAPE)
+    return row["method"], json.dumps(options, sort_keys=True), shape, queries, row["binding"]
+
+
+def _place(row: Mapping) -> tuple:
+    return tuple(row[name] for name in LAYOUT)
+
+
+def _rates(ceilings: Mapping[str, Mapping], ranks: int, share: float = 1.0) -> Rates:
     """Of one rank, from ceilings of all ranks together."""
-    share = efficiency / ranks
-    return Rates(gflops=share * float(ceilings.loc[GEMM, "median"]), gbs=share * float(ceilings.loc[READ, "median"]))
+    return Rates(*(share / ranks * ceilings[name]["median"] for name in (GEMM, READ)))
 
 
 def _workload(row: Mapping) -> Workload:
@@ -160,8 +178,3 @@ def _workload(row: Mapping) -> Workload:
 def _layout(row: Mapping) -> Layout:
     counts = {key: int(row[key]) for key in ("nodes", "sockets", "ranks_per_socket", "threads")}
     return Layout(**counts, binding=row["binding"])
-
-
-def _without(options: Mapping) -> dict:
-    """Options that the kernel of one rank has as well."""
-    return {name: value for name, value in options.items() if name not in OVER_RANKS}

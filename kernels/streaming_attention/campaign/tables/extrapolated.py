@@ -70,7 +70,7 @@ def tabulate(folder: Folder) -> Table:
         html.heading("The published table"),
         html.paragraph(EXPLANATION),
         html.table(parts["published"], PUBLISHED, errors),
-        *map(html.paragraph, parts["finding"]["value"]),
+        html.table(parts["finding"], {"value": "what the models say of it"}),
         html.heading("Beyond"),
         html.paragraph(BELOW),
         html.table(parts["extrapolated"], BEYOND, {"efficiency": "{:.0f}".format}),
