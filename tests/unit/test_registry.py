@@ -182,10 +182,11 @@ def test_scores_that_do_not_fit_are_infeasible_and_streaming_is_not():
 def test_memory_counts_every_rank_of_a_node():
     pytest.importorskip("mpi4py")
     workload = Workload("query", heads=8, kv_heads=8, queries=4096, keys=8, head_dim=128)
+    spread = {"strategy": "spread"}
     one = models.tensor_bytes(workload) + METHODS["streaming"].workspace_bytes(workload, Layout())
     assert METHODS["streaming"].infeasible(workload, Layout(ranks_per_socket=1), 3 * one) is None
-    assert "GiB a node" in METHODS["streaming"].infeasible(workload, Layout(ranks_per_socket=4), 3 * one)
-    assert METHODS["streaming"].infeasible(workload, Layout(nodes=4), 3 * one) is None
+    assert "GiB a node" in METHODS["streaming"].infeasible(workload, Layout(ranks_per_socket=4), 3 * one, spread)
+    assert METHODS["streaming"].infeasible(workload, Layout(nodes=4), 3 * one, spread) is None
 
 
 def test_torch_refuses_what_it_has_no_result_for():
