@@ -44,11 +44,17 @@ def nothing_passed() -> list[dict]:
     return [factory.attention(factory.query(), Layout(), methods)]
 
 
+def over_ranks() -> list[dict]:
+    """Lengths that double with the ranks, so that weak scaling has something to show."""
+    return factory.workstation(keys=(1024, 2048), repeats=1)
+
+
 CAMPAIGNS = {
     "workstation": factory.small_campaign,
     "published experiment": factory.published_experiment,
     "one point": one_point,
     "several shapes": several_shapes,
+    "over ranks": over_ranks,
     "nothing passed": nothing_passed,
     "no records": list,
 }
@@ -198,7 +204,7 @@ def test_points_lie_inside_the_axes_and_spread_over_them(figure, name, drawings)
 
 @each_figure
 def test_axes_have_labels_with_units(figure, drawings):
-    for axis in drawings[figure, "workstation"].figure.axes:
+    for axis in drawings[figure, "over ranks"].figure.axes:
         assert axis.get_xlabel() and axis.get_ylabel()
         unitless = ("speedup", "relative L2 error", "time relative", "rank")
         assert "(" in axis.get_ylabel() or axis.get_ylabel().startswith(unitless)
