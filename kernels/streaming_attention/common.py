@@ -33,7 +33,7 @@ def streaming_options(options: dict) -> dict:
     """``block`` and ``isa`` as a launch takes them."""
     if not options:
         return options
-    checked = find_method("streaming").complete(options)
+    checked = find_method("streaming").complete(options, over_ranks=False)
     options = {name: checked[name] for name in options}
     name = options.pop("isa", BEST)
     return options if name == BEST else options | {"isa": select_isa(name)}

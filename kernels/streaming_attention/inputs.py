@@ -1,7 +1,8 @@
 """Seeded inputs that every method and every number of ranks sees alike.
 
 Values are drawn per tensor, batch, head and chunk of tokens, each from a generator of its own. A rank draws the chunks
-that meet its slice of the keys, so slices of any number of ranks tile the same global tensors.
+that meet the tokens it holds, so that all ranks together hold the same global tensors whoever holds what, and nothing
+has to be sent. What a rank draws it touches first, so the memory is its own NUMA node's.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from streaming_attention.dtypes import numpy_dtype
+from streaming_attention.slices import Holding
 from streaming_attention.workload import Workload
 
 CHUNK = 4096
@@ -23,13 +25,13 @@ class Inputs:
 
     Parameters
     ----------
-    q : ndarray, (batch, heads, queries, head_dim)
-        The same on every rank.
-    k, v : ndarray, (batch, kv_heads, key_stop - key_start, head_dim)
-        This rank's contiguous slice of the keys; empty where there are more ranks than keys.
-    key_start, key_stop : int
-        The slice's place among the workload's keys.
-    scale : float
+    workload : Workload
+    q : ndarray, (batch, heads, queries held, head_dim)
+    k, v : ndarray, (batch, kv_heads, keys held, head_dim)
+        Empty where there are more ranks than keys.
+    holding : Holding, optional
+        The tokens held, side by side along the third axis; all of them unless given.
+    scale : float, optional
         Factor on the logits; the workload's own unless given.
     """
 
@@ -37,28 +39,23 @@ class Inputs:
     q: np.ndarray
     k: np.ndarray
     v: np.ndarray
-    key_start: int
-    key_stop: int
+    holding: Holding | None = None
     scale: float | None = None
 
     def __post_init__(self):
+        if self.holding is None:
+            object.__setattr__(self, "holding", Holding.whole(self.workload))
         if self.scale is None:
             object.__setattr__(self, "scale", self.workload.scale)
 
-
-def key_slice(keys: int, rank: int, ranks: int) -> tuple[int, int]:
-    """First key of a rank and the one after its last; sizes differ by at most one, longer slices first.
-
-    >>> [key_slice(10, rank, 4) for rank in range(4)]
-    [(0, 3), (3, 6), (6, 8), (8, 10)]
-    """
-    size, longer = divmod(keys, ranks)
-    start = rank * size + min(rank, longer)
-    return start, start + size + (rank < longer)
+    @property
+    def key_start(self) -> int:
+        """The first key held, of a single run."""
+        return self.holding.keys[0][0]
 
 
-def make_inputs(workload: Workload, seed: int, rank: int = 0, ranks: int = 1) -> Inputs:
-    """Allocate and draw standard normal Q, K and V; K and V only this rank's slice.
+def make_inputs(workload: Workload, seed: int, holding: Holding | None = None) -> Inputs:
+    """Allocate and draw standard normal Q, K and V, as far as they are held.
 
     Numbers are drawn in fp32 and rounded to the workload's dtype.
 
@@ -66,23 +63,27 @@ def make_inputs(workload: Workload, seed: int, rank: int = 0, ranks: int = 1) ->
     ----------
     seed : int
         Non-negative; each seed gives its own tensors.
+    holding : Holding, optional
+        All tokens unless given.
     """
-    start, stop = key_slice(workload.keys, rank, ranks)
+    holding = holding or Holding.whole(workload)
     dtype = numpy_dtype(workload.dtype)
-    q = np.empty((workload.batch, workload.heads, workload.queries, workload.head_dim), dtype)
-    k = np.empty((workload.batch, workload.kv_heads, stop - start, workload.head_dim), dtype)
-    inputs = Inputs(workload, q, k, np.empty_like(k), start, stop)
+    q = np.empty((workload.batch, workload.heads, holding.query_count, workload.head_dim), dtype)
+    k = np.empty((workload.batch, workload.kv_heads, holding.key_count, workload.head_dim), dtype)
+    inputs = Inputs(workload, q, k, np.empty_like(k), holding)
     refill(inputs, seed)
     return inputs
 
 
 def refill(inputs: Inputs, seed: int) -> None:
     """Draw again in place, as :func:`make_inputs` does with this seed."""
-    for tensor, (array, first) in enumerate(
-        [(inputs.q, 0), (inputs.k, inputs.key_start), (inputs.v, inputs.key_start)]
-    ):
+    held = inputs.holding
+    for tensor, (array, runs) in enumerate([(inputs.q, held.queries), (inputs.k, held.keys), (inputs.v, held.keys)]):
         for batch, head in np.ndindex(array.shape[:2]):
-            _fill(array[batch, head], first, (seed, tensor, batch, head))
+            at = 0
+            for start, stop in runs:
+                _fill(array[batch, head, at : at + stop - start], start, (seed, tensor, batch, head))
+                at += stop - start
 
 
 def _fill(tokens: np.ndarray, first: int, key: tuple[int, ...]) -> None:

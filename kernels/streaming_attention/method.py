@@ -7,10 +7,11 @@ import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
-from streaming_attention import models
-from streaming_attention.dtypes import why_missing
+from streaming_attention.dtypes import DTYPES, why_missing
 from streaming_attention.machine.layout import Layout
+from streaming_attention.slices import Holding
 from streaming_attention.sources import digest_of, sources_of
 from streaming_attention.workload import Workload
 
@@ -35,6 +36,7 @@ class Option:
     default: int
     minimum: int
     maximum: int
+    over_ranks: ClassVar[bool] = False
 
     @property
     def extremes(self) -> tuple[int, int]:
@@ -62,25 +64,29 @@ class Choices:
     default : str
     values : tuple of str
         The last of them works on every machine.
+    over_ranks : bool
+        Whether the word matters over several ranks alone; one rank takes it and does what it does without.
     """
 
     default: str
     values: tuple[str, ...]
+    over_ranks: bool = False
 
     @property
-    def extremes(self) -> tuple[str]:
-        """Values that the gate tries beside the default."""
-        return (self.values[-1],)
+    def extremes(self) -> tuple[str, ...]:
+        """Values that the gate tries beside the default: of what ranks do together, all."""
+        return tuple(value for value in self.values if value != self.default) if self.over_ranks else self.values[-1:]
 
     @property
     def allowed(self) -> str:
         return f"one of {', '.join(self.values)}"
 
     def check(self, name: str, value) -> str:
-        """The value, or an OptionError that says what is allowed."""
-        if value not in self.values:
+        """The word, or an OptionError that says what is allowed; YAML has ``on`` and ``off`` as truth values."""
+        word = {True: "on", False: "off"}[value] if isinstance(value, bool) else value
+        if word not in self.values:
             raise OptionError(f"option {name}: {value!r} is not {self.allowed}")
-        return value
+        return word
 
 
 @dataclass(frozen=True)
@@ -98,7 +104,10 @@ class Method:
         ``(workload, threads, **options) -> int``, the bytes of one rank beyond Q, K, V and O.
     distributed_target, distributed_workspace : str, callable, optional
         The same over MPI ranks; the callable takes ``ranks`` as well.
-    dtypes : tuple of str
+    distributed_holding : callable, optional
+        ``(workload, rank, ranks, threads, **options) -> Holding``, the tokens that a rank must hold before a call.
+    dtypes, distributed_dtypes : tuple of str
+        On one rank, over several.
     threads : bool
         Whether it can use more than one thread.
     same_bits : bool
@@ -117,7 +126,9 @@ class Method:
     workspace: Callable[..., int]
     distributed_target: str | None = None
     distributed_workspace: Callable[..., int] | None = None
+    distributed_holding: Callable[..., Holding] | None = None
     dtypes: tuple[str, ...] = ("fp32",)
+    distributed_dtypes: tuple[str, ...] = ("fp32",)
     threads: bool = True
     same_bits: bool = True
     options: Mapping[str, Option | Choices] = field(default_factory=dict)
@@ -129,19 +140,25 @@ class Method:
         missing = [module for module in self.requires if importlib.util.find_spec(module) is None]
         return f"{', '.join(missing)} is not installed" if missing else None
 
-    def infeasible(self, workload: Workload, layout: Layout, memory_bytes: int | None = None) -> str | None:
+    def infeasible(
+        self, workload: Workload, layout: Layout, memory_bytes: int | None = None, options: Mapping | None = None
+    ) -> str | None:
         """None, or why the method can't compute this workload on this layout.
 
         Parameters
         ----------
         memory_bytes : int, optional
             Memory of one node; not checked when absent.
+        options : mapping, optional
+            Defaults of those that are not given.
         """
-        return self.available() or self._unable(workload, layout) or self._too_big(workload, layout, memory_bytes)
+        missing = self.available() or self._unable(workload, layout)
+        return missing or self._too_big(workload, layout, memory_bytes, options)
 
     def _unable(self, workload: Workload, layout: Layout) -> str | None:
-        if workload.dtype not in self.dtypes:
-            return f"{self.name} has no {workload.dtype}, only {', '.join(self.dtypes)}"
+        where, dtypes = (" over ranks", self.distributed_dtypes) if layout.ranks > 1 else ("", self.dtypes)
+        if workload.dtype not in dtypes:
+            return f"{self.name} has no {workload.dtype}{where}, only {', '.join(dtypes)}"
         if reason := why_missing(workload.dtype):
             return reason
         if layout.threads > 1 and not self.threads:
@@ -152,11 +169,13 @@ class Method:
             return f"{layout.ranks} ranks need mpi4py, which is not installed"
         return self.limits(workload) if self.limits else None
 
-    def _too_big(self, workload: Workload, layout: Layout, memory_bytes: int | None) -> str | None:
+    def _too_big(
+        self, workload: Workload, layout: Layout, memory_bytes: int | None, options: Mapping | None
+    ) -> str | None:
         if memory_bytes is None:
             return None
-        workspace = self.workspace_bytes(workload, layout)
-        needed = layout.ranks_per_node * (models.tensor_bytes(workload, layout.ranks) + workspace)
+        workspace = self.workspace_bytes(workload, layout, options)
+        needed = layout.ranks_per_node * (self.tensor_bytes(workload, layout, options) + workspace)
         if needed <= MEMORY_SHARE * memory_bytes:
             return None
         return (
@@ -169,21 +188,40 @@ class Method:
         given = self.complete(options or {})
         if layout.ranks > 1:
             return self.distributed_workspace(workload, layout.threads, ranks=layout.ranks, **given)
-        return self.workspace(workload, layout.threads, **given)
+        alone = {name: value for name, value in given.items() if not self.options[name].over_ranks}
+        return self.workspace(workload, layout.threads, **alone)
 
-    def complete(self, options: Mapping) -> dict:
+    def tensor_bytes(self, workload: Workload, layout: Layout, options: Mapping | None = None) -> int:
+        """Bytes of Q, K, V and O on the rank that holds most, the first."""
+        held = self.holding(workload, layout, 0, options or {})
+        rows = workload.heads * held.query_count + workload.kv_heads * held.key_count
+        return 2 * workload.batch * rows * workload.head_dim * DTYPES[workload.dtype]
+
+    def holding(self, workload: Workload, layout: Layout, rank: int, options: Mapping) -> Holding:
+        """The tokens that a rank must hold before a call: all of them on one rank."""
+        if layout.ranks == 1 or self.distributed_holding is None:
+            return Holding.whole(workload)
+        return self.distributed_holding(workload, rank, layout.ranks, layout.threads, **self.complete(options))
+
+    def complete(self, options: Mapping, over_ranks: bool = True) -> dict:
         """Every option's value: the given ones checked, the defaults of the others.
+
+        Parameters
+        ----------
+        over_ranks : bool
+            Whether options that matter over several ranks alone exist.
 
         Raises
         ------
         OptionError
             Unknown name or bad value.
         """
+        there = {name: option for name, option in self.options.items() if over_ranks or not option.over_ranks}
         for name in options:
-            if name not in self.options:
-                has = ", ".join(self.options) or "none"
+            if name not in there:
+                has = ", ".join(there) or "none"
                 raise OptionError(f"option {name}: {self.name} has no such option; allowed: {has}")
-        return {name: option.check(name, options.get(name, option.default)) for name, option in self.options.items()}
+        return {name: option.check(name, options.get(name, option.default)) for name, option in there.items()}
 
     def sources(self) -> tuple[Path, ...]:
         """Files that decide what the method computes: its modules and all of the package that they import."""

@@ -35,13 +35,13 @@ def run_method(method, q, k, v, layout: str, arguments: dict, out, return_lse: b
     batch, heads, queries, head_dim = q.shape
     sizes = batch, heads, k.shape[1], queries, k.shape[2], head_dim
     workload = Workload("call", *sizes, arguments["causal"], name_of(q.dtype))
-    options, threads = method.complete(options), arguments["threads"]
+    options, threads = method.complete(options, over_ranks=False), arguments["threads"]
     if reason := method.infeasible(workload, Layout(threads=threads)):
         raise ValueError(f"method: {reason}")
     if target is not None:
         check_out(target, given[0], dict(zip("qkv", given, strict=True)))
     arrays = (np.require(array, requirements=("C_CONTIGUOUS", "ALIGNED")) for array in (q, k, v))
-    prepared = method.load()(Inputs(workload, *arrays, 0, workload.keys, arguments["scale"]), threads, None, options)
+    prepared = method.load()(Inputs(workload, *arrays, scale=arguments["scale"]), threads, None, options)
     try:
         if return_lse and prepared.lse is None:
             raise ValueError(f"return_lse: {method.name} gives no log-sum-exp")

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from streaming_attention import models
+from streaming_attention.distributed import buffers, holdings
+from streaming_attention.distributed.strategies import AUTO, OVERLAP, STRATEGIES
 from streaming_attention.dtypes import DTYPES
 from streaming_attention.method import Choices, Method, Option, OptionError
 from streaming_attention.streaming import footprint, schedule
@@ -27,6 +29,12 @@ ISA = Choices(default=footprint.BEST, values=footprint.ISA_NAMES)
 
 BLOCK = Option(default=schedule.BLOCK, minimum=16, maximum=4096)
 """Keys that share one step of the online softmax."""
+
+STRATEGY = Choices(default=AUTO, values=(AUTO, *STRATEGIES), over_ranks=True)
+"""How several ranks share out the work; ``auto``: what a model of the costs finds to be the fastest."""
+
+OVERLAPPED = Choices(default=OVERLAP[0], values=OVERLAP, over_ranks=True)
+"""Whether ranks compute while messages travel, where a strategy can."""
 
 
 def _torch_limits(workload: Workload) -> str | None:
@@ -60,13 +68,14 @@ _ALL = (
     Method(
         name="streaming",
         dtypes=tuple(DTYPES),
-        summary="online softmax in vector registers: prefill and decode kernels; K/V spread over MPI ranks",
+        summary="online softmax in vector registers: prefill and decode kernels; over MPI ranks by several strategies",
         target="streaming_attention.streaming.vector:prepare",
-        distributed_target="streaming_attention.distributed.spread:prepare",
+        distributed_target="streaming_attention.distributed.front:prepare",
         rate=150.0,
         workspace=footprint.workspace,
-        distributed_workspace=footprint.workspace,
-        options={"block": BLOCK, "isa": ISA},
+        distributed_workspace=buffers.workspace,
+        distributed_holding=holdings.streaming,
+        options={"block": BLOCK, "isa": ISA, "strategy": STRATEGY, "overlap": OVERLAPPED},
     ),
     Method(
         name="streaming_loops",
@@ -76,6 +85,7 @@ _ALL = (
         rate=40.0,
         workspace=schedule.workspace,
         distributed_workspace=schedule.workspace,
+        distributed_holding=holdings.streaming_loops,
         options={"block": BLOCK},
     ),
     Method(
@@ -155,5 +165,5 @@ def _combinations(options: Mapping) -> list[dict]:
 
 
 def _choice(method: Method, options: dict) -> Choice:
-    method.complete(options)
-    return Choice(method.name, options)
+    checked = method.complete(options)
+    return Choice(method.name, {name: checked[name] for name in options})

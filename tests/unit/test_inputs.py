@@ -4,7 +4,9 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from streaming_attention.inputs import CHUNK, key_slice, make_inputs, refill
+from streaming_attention.distributed.holdings import spread
+from streaming_attention.inputs import CHUNK, make_inputs, refill
+from streaming_attention.slices import Holding, key_slice
 from streaming_attention.workload import Workload
 
 WORKLOAD = Workload("test", 2, 4, 2, 3, 2 * CHUNK + 100, 5)
@@ -13,12 +15,23 @@ WORKLOAD = Workload("test", 2, 4, 2, 3, 2 * CHUNK + 100, 5)
 @pytest.mark.parametrize("ranks", [1, 2, 3, 7])
 def test_slices_of_all_ranks_tile_the_global_tensors(ranks):
     whole = make_inputs(WORKLOAD, seed=1)
-    parts = [make_inputs(WORKLOAD, 1, rank, ranks) for rank in range(ranks)]
+    parts = [make_inputs(WORKLOAD, 1, spread(WORKLOAD, rank, ranks)) for rank in range(ranks)]
     for part in parts:
         np.testing.assert_array_equal(part.q, whole.q)
-        assert part.k.shape[2] == part.key_stop - part.key_start
+        assert part.k.shape[2] == part.holding.key_count
     np.testing.assert_array_equal(np.concatenate([part.k for part in parts], axis=2), whole.k)
     np.testing.assert_array_equal(np.concatenate([part.v for part in parts], axis=2), whole.v)
+
+
+def test_runs_lie_side_by_side():
+    whole = make_inputs(WORKLOAD, seed=1)
+    held = Holding(((0, 1), (2, 3)), ((5, 5), (10, 4100), (8192, 8195)))
+    part = make_inputs(WORKLOAD, 1, held)
+    np.testing.assert_array_equal(part.q, whole.q[:, :, [0, 2]])
+    for mine, every in ((part.k, whole.k), (part.v, whole.v)):
+        np.testing.assert_array_equal(mine, np.concatenate([every[:, :, 10:4100], every[:, :, 8192:8195]], axis=2))
+    refill(part, 2)
+    np.testing.assert_array_equal(part.q, make_inputs(WORKLOAD, 2).q[:, :, [0, 2]])
 
 
 @pytest.mark.parametrize("keys, ranks", [(10, 4), (3, 5), (0, 2), (8, 8), (65536, 3)])

@@ -1,15 +1,20 @@
+import itertools
 import json
 import shutil
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from streaming_attention import models, sources
+from streaming_attention.campaign import specs
+from streaming_attention.distributed.strategies import STRATEGIES
 from streaming_attention.machine.layout import Layout
 from streaming_attention.registry import METHODS, Choice, Option, OptionError, UnknownMethod, expand, find_method
+from streaming_attention.slices import Holding
 from streaming_attention.workload import Workload
 
 PREFILL = Workload("prefill", heads=2, queries=1000, keys=1000)
@@ -65,6 +70,7 @@ def test_source_of_an_unknown_module_is_an_error():
         ("naive", ["naive"]),
         ({"streaming": None}, ["streaming"]),
         ({"streaming_loops": {"block": 64}}, ["streaming_loops block=64"]),
+        ({"streaming": {"overlap": [True, False]}}, ["streaming overlap=on", "streaming overlap=off"]),
         ({"streaming_loops": {"block": [64, 128]}}, ["streaming_loops block=64", "streaming_loops block=128"]),
     ],
 )
@@ -87,6 +93,9 @@ def test_expand(entry, labels):
         ({"streaming_loops": {"block": True}}, OptionError, ["block", "True"]),
         ({"streaming_loops": {"block": []}}, OptionError, ["block", "empty"]),
         ({"streaming": {"isa": "mmx"}}, OptionError, ["isa", "mmx", "avx512, avx2"]),
+        ({"streaming": {"strategy": "rings"}}, OptionError, ["strategy", "rings", "auto, spread", "pass_q"]),
+        ({"streaming": {"overlap": "maybe"}}, OptionError, ["overlap", "maybe", "on, off"]),
+        ({"streaming": {"isa": True}}, OptionError, ["isa", "True", "avx512"]),
         ({"streaming": 64}, OptionError, ["streaming", "64"]),
     ],
 )
@@ -100,7 +109,30 @@ def test_expand_names_what_is_wrong(entry, error, said):
 def test_completed_options_have_every_default():
     assert METHODS["streaming_loops"].complete({}) == {"block": METHODS["streaming_loops"].options["block"].default}
     assert METHODS["streaming_loops"].complete({"block": 64}) == {"block": 64}
-    assert METHODS["streaming"].complete({"isa": "avx2"}) == {"block": 128, "isa": "avx2"}
+    alone = METHODS["streaming"].complete({"isa": "avx2"}, over_ranks=False)
+    assert alone == {"block": 128, "isa": "avx2"}
+    assert METHODS["streaming"].complete({"isa": "avx2"}) == alone | {"strategy": "auto", "overlap": "on"}
+
+
+def test_options_over_ranks_are_taken_on_one_rank_and_unknown_to_a_call():
+    method, workload, given = METHODS["streaming"], Workload("x", queries=8, keys=8), {"strategy": "ring"}
+    assert method.workspace_bytes(workload, Layout(), given) == method.workspace_bytes(workload, Layout())
+    assert method.holding(workload, Layout(), 0, given) == Holding.whole(workload)
+    with pytest.raises(OptionError, match="strategy: streaming has no such option; allowed: block, isa"):
+        method.complete(given, over_ranks=False)
+
+
+def test_the_gate_tries_every_way_to_work_together():
+    campaign = SimpleNamespace(name="x")
+    ways = specs.gate_spec(campaign, "streaming", "fp32", "ranks")["options"]
+    tried = [(METHODS["streaming"].complete(way)["strategy"], way.get("overlap", "on")) for way in ways]
+    assert set(tried) == set(itertools.product(["auto", *STRATEGIES], ["on", "off"]))
+    assert all("strategy" not in way for way in specs.gate_spec(campaign, "streaming", "fp32", "threads")["options"])
+    assert specs.gate_spec(campaign, "streaming_loops", "fp32", "ranks")["options"] == [
+        {},
+        {"block": 16},
+        {"block": 4096},
+    ]
 
 
 def test_option_bounds_belong_to_the_range():
@@ -142,6 +174,8 @@ def test_infeasible_reasons_name_what_is_missing():
     assert method.infeasible(PREFILL, Layout(sockets=2, threads=3), 2**30) is None
     assert "naive has no bf16, only fp32" in METHODS["naive"].infeasible(replace(PREFILL, dtype="bf16"), Layout())
     assert "one thread" in replace(method, threads=False).infeasible(PREFILL, Layout(threads=2))
+    over_ranks = method.infeasible(replace(PREFILL, dtype="bf16"), Layout(sockets=2))
+    assert over_ranks == "streaming has no bf16 over ranks, only fp32"
     absent = replace(method, requires=("no_such_module",))
     assert absent.available() == absent.infeasible(PREFILL, Layout()) == "no_such_module is not installed"
 
@@ -157,10 +191,11 @@ def test_scores_that_do_not_fit_are_infeasible_and_streaming_is_not():
 def test_memory_counts_every_rank_of_a_node():
     pytest.importorskip("mpi4py")
     workload = Workload("query", heads=8, kv_heads=8, queries=4096, keys=8, head_dim=128)
+    spread = {"strategy": "spread"}
     one = models.tensor_bytes(workload) + METHODS["streaming"].workspace_bytes(workload, Layout())
     assert METHODS["streaming"].infeasible(workload, Layout(ranks_per_socket=1), 3 * one) is None
-    assert "GiB a node" in METHODS["streaming"].infeasible(workload, Layout(ranks_per_socket=4), 3 * one)
-    assert METHODS["streaming"].infeasible(workload, Layout(nodes=4), 3 * one) is None
+    assert "GiB a node" in METHODS["streaming"].infeasible(workload, Layout(ranks_per_socket=4), 3 * one, spread)
+    assert METHODS["streaming"].infeasible(workload, Layout(nodes=4), 3 * one, spread) is None
 
 
 def test_torch_refuses_what_it_has_no_result_for():

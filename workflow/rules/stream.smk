@@ -1,9 +1,15 @@
-# What a layout's memory and cores can give at most: STREAM and a large matrix product, all ranks at once.
+# What a layout's memory, cores and network can give at most: STREAM, a large matrix product and messages, all ranks at once.
+
+
+def ceiling_modules(wildcards):
+    """The network is probed where there are several ranks."""
+    alone = LAYOUTS[wildcards.layout].ranks == 1
+    return modules_of("bandwidth.stream", "bandwidth.gemm", *([] if alone else ["bandwidth.network"]))
 
 
 rule measure_ceilings:
     input:
-        code=modules_of("bandwidth.stream", "bandwidth.gemm"),
+        code=ceiling_modules,
     output:
         record=f"{RESULTS}/ceilings/{{layout}}.json",
     log:

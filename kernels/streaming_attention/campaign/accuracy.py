@@ -39,9 +39,9 @@ class Examiner:
         self.reference, _ = oracle(inputs.q, inputs.k, inputs.v, **arguments)
         self.textbook, _ = plain(inputs.q, inputs.k, inputs.v, **arguments)
 
-    def judge(self, output: np.ndarray) -> dict:
-        """Errors of an output (batch, heads, queries, head_dim) as they stand in a record."""
-        verdict = judge(output[:, :, self.rows], self.reference, self.textbook)
+    def judge(self, found: np.ndarray) -> dict:
+        """Errors of the output of :attr:`rows`, (batch, heads, rows, head_dim), as they stand in a record."""
+        verdict = judge(found, self.reference, self.textbook)
         finite = {name: value for name, value in verdict._asdict().items() if not isinstance(value, bool)}
         numbers = {name: float(value) if np.isfinite(value) else None for name, value in finite.items()}
         return {**numbers, "rows": len(self.rows), "passed": bool(verdict.passed)}

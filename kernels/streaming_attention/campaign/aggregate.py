@@ -67,6 +67,7 @@ SUMMARY = {
     **dict.fromkeys(("limit_before", "limit_after"), "float64"),
     **dict.fromkeys(("peak_bytes", "workspace_bytes", "tensors_bytes", "model_bytes"), "Int64"),
     "converged": "boolean",
+    "timeline": "str",
     "log": "str",
 }
 CEILINGS = {
@@ -82,7 +83,7 @@ CEILINGS = {
     "samples": "str",
     "log": "str",
 }
-"""Columns and types of the three tables; ``samples`` of the ceilings is a JSON list."""
+"""Columns and types of the three tables; ``samples`` of the ceilings and ``timeline`` are JSON lists."""
 
 _WORKLOAD_KEYS = ("name", *list(WORKLOAD)[1:])
 _LAYOUT_KEYS = tuple(key for key in LAYOUT if key != "ranks")
@@ -110,6 +111,22 @@ class Tables:
     def fact(self, record: str, label: str, name: str) -> float:
         """A number that an attention record states once for a method: a column of ``summary``; NaN when absent."""
         return float(self._facts[record, label][name])
+
+    def timeline(self, record: str, label: str) -> list[dict]:
+        """What every rank did when in one call of a method, as :mod:`.timeline` describes it.
+
+        Raises
+        ------
+        KeyError
+            The record has none under that label.
+        """
+        return self._timelines[record, label]
+
+    @functools.cached_property
+    def _timelines(self) -> dict[tuple[str, str], list[dict]]:
+        frame = self.summary[self.summary["timeline"] != ""]
+        entries = frame[["record", "label", "timeline"]].itertuples(index=False)
+        return {(record, label): json.loads(timeline) for record, label, timeline in entries}
 
     @functools.cached_property
     def _samples(self) -> dict[tuple[str, str], np.ndarray]:
@@ -268,6 +285,7 @@ def _summary_row(record: dict, entry: dict) -> dict:
         "limit_before": before.get("limit_relative_l2"),
         "limit_after": after.get("limit_relative_l2"),
         **(entry["memory"] or {}),
+        "timeline": json.dumps(entry["timeline"]) if entry.get("timeline") else "",
         "log": record["log"],
     }
 

@@ -1,4 +1,4 @@
-"""What a layout could do at best: STREAM, GEMM and the peak of the arithmetic, all ranks at once between barriers.
+"""What a layout could do at best: STREAM, GEMM, the peak of the arithmetic and, over ranks, the network; all at once.
 
 Ceilings belong to a layout. A bandwidth found on one rank says nothing about sixteen that share a memory controller,
 so all ranks run together and the rate is their work over the time of the slowest (J. McCalpin, "Memory bandwidth and
@@ -12,7 +12,7 @@ import socket
 import time
 from collections.abc import Callable
 
-from streaming_attention.bandwidth import gemm, peak, stream
+from streaming_attention.bandwidth import gemm, network, peak, stream
 from streaming_attention.campaign.environment import describe_job, now
 from streaming_attention.campaign.jit import compile_timer
 from streaming_attention.campaign.process import Process
@@ -35,6 +35,8 @@ def measure_ceilings(job: dict, team: Team, process: Process) -> dict:
     entries = [_stream(name, elements, protocol, team, process) for name in stream.KERNELS]
     entries.append(_gemm(protocol, team, process))
     entries += [_peak(name, protocol, team, process) for name in peak.available_peaks()]
+    if team.size > 1:
+        entries += [_network(probe, protocol, team, process) for probe in network.PROBES]
     return {
         "schema": 1,
         "kind": "ceilings",
@@ -57,7 +59,9 @@ def stream_elements(team: Team) -> int:
 def _stream(name: str, elements: int, protocol: Protocol, team: Team, process: Process) -> dict:
     entry = {"name": name, "unit": "GB/s", "elements": elements, "work_per_call": stream.bytes_per_call(name, elements)}
     threads = process.layout.threads
-    return entry | _rates(lambda: stream.prepare_stream(name, elements, threads), entry, protocol, team, process)
+    return _measured(
+        lambda: stream.prepare_stream(name, elements, threads), entry, _together(entry, team), protocol, team, process
+    )
 
 
 def _gemm(protocol: Protocol, team: Team, process: Process) -> dict:
@@ -68,18 +72,43 @@ def _gemm(protocol: Protocol, team: Team, process: Process) -> dict:
         "work_per_call": gemm.flops_per_call(GEMM_SIZE),
     }
     threads = process.layout.threads
-    return entry | _rates(lambda: gemm.prepare_gemm(GEMM_SIZE, threads), entry, protocol, team, process)
+    return _measured(
+        lambda: gemm.prepare_gemm(GEMM_SIZE, threads), entry, _together(entry, team), protocol, team, process
+    )
 
 
 def _peak(name: str, protocol: Protocol, team: Team, process: Process) -> dict:
     threads = process.layout.threads
     work = peak.flops_per_call(name, threads)
     entry = {"name": name, "unit": "GFLOP/s", "elements": peak.ROUNDS, "work_per_call": work}
-    return entry | _rates(lambda: peak.prepare_peak(name, threads), entry, protocol, team, process)
+    return _measured(lambda: peak.prepare_peak(name, threads), entry, _together(entry, team), protocol, team, process)
 
 
-def _rates(prepare: Callable, entry: dict, protocol: Protocol, team: Team, process: Process) -> dict:
-    """Rates of all ranks together, in 1e9 per second; none unless every rank's result is right."""
+def _together(entry: dict, team: Team) -> Callable[[float], float]:
+    """Seconds of a call to the rate of all ranks together, in 1e9 per second."""
+    work = entry["work_per_call"] * team.size / 1e9
+    return lambda seconds: work / seconds
+
+
+def _network(probe: network.Probe, protocol: Protocol, team: Team, process: Process) -> dict:
+    """What one rank sees while all exchange, in microseconds or GB/s."""
+    entry = {
+        "name": probe.name,
+        "unit": probe.unit,
+        "elements": probe.message_bytes // network.ITEM_BYTES,
+        "work_per_call": probe.message_bytes * probe.messages(team.size),
+    }
+
+    def value(seconds: float) -> float:
+        return probe.value(seconds, team.size)
+
+    return _measured(lambda: network.prepare_probe(probe, team.comm), entry, value, protocol, team, process)
+
+
+def _measured(
+    prepare: Callable, entry: dict, value: Callable[[float], float], protocol: Protocol, team: Team, process: Process
+) -> dict:
+    """The entry with its samples, as ``value`` makes them of seconds; none unless every rank's result is right."""
     with compile_timer() as durations:
         ceiling = prepare()
         ceiling()
@@ -89,11 +118,10 @@ def _rates(prepare: Callable, entry: dict, protocol: Protocol, team: Team, proce
     error = team.maximum([ceiling.error()])[0]
     ceiling.close()
     right = error <= ceiling.tolerance
-    work = entry["work_per_call"] * team.size / 1e9
-    return {
+    return entry | {
         "status": "passed" if right else "incorrect",
         "reason": None if right else f"relative error {error:.2e} of the result, allowed {ceiling.tolerance:.2e}",
-        "samples": [work / seconds for seconds in timing.samples] if right else [],
+        "samples": [value(seconds) for seconds in timing.samples] if right else [],
         "error": error if math.isfinite(error) else None,
         "jit_seconds": sum(durations),
     }

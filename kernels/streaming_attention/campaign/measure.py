@@ -6,14 +6,14 @@ import time
 
 from streaming_attention import models
 from streaming_attention.bandwidth import stream
-from streaming_attention.campaign.accuracy import Examiner
+from streaming_attention.campaign.accuracy import Examiner, check_rows
 from streaming_attention.campaign.ceilings import stream_elements
 from streaming_attention.campaign.contender import Contender, Refused, Ring, enter, examine
 from streaming_attention.campaign.environment import describe_job, now
 from streaming_attention.campaign.process import Process
 from streaming_attention.campaign.protocol import Protocol, Sampler
+from streaming_attention.campaign.timeline import draw_timeline
 from streaming_attention.distributed.team import Team
-from streaming_attention.inputs import make_inputs, refill
 from streaming_attention.machine import memory
 from streaming_attention.machine.layout import Layout
 from streaming_attention.registry import Choice
@@ -60,10 +60,11 @@ def _make_ring(spec: dict, team: Team) -> Ring:
     protocol = Protocol.from_dict(spec["protocol"])
     available = min(team.gather(memory.available_bytes() or 2**62))
     return Ring(
-        inputs=make_inputs(workload, protocol.seed, team.rank, team.size),
+        workload=workload,
         layout=layout,
         protocol=protocol,
         team=team,
+        rows=check_rows(workload, protocol.seed),
         examiner=Examiner(workload, protocol.seed) if team.rank == 0 else None,
         refused=spec.get("refused", {}),
         node_memory=available,
@@ -78,6 +79,8 @@ def _time(contenders: list[Contender], ring: Ring) -> None:
     )
     for label, contender in running.items():
         contender.timing = timings[label]
+        if ring.team.size > 1:
+            contender.timeline = draw_timeline(contender.prepared.stages, ring.team)
 
 
 def _evictor(ring: Ring):
@@ -90,7 +93,7 @@ def _check_again(contenders: list[Contender], ring: Ring) -> None:
     running = [contender for contender in contenders if contender.status == "passed"]
     if not running:
         return
-    refill(ring.inputs, ring.protocol.seed + 1)
+    ring.refill(ring.protocol.seed + 1)
     if ring.team.rank == 0:
         ring.examiner.renew(ring.protocol.seed + 1)
     for contender in running:
@@ -102,7 +105,7 @@ def _check_again(contenders: list[Contender], ring: Ring) -> None:
 
 
 def _entry(contender: Contender, ring: Ring) -> dict:
-    workload, timing = ring.inputs.workload, contender.timing
+    workload, timing = ring.workload, contender.timing
     passed = contender.status == "passed"
     return {
         "method": contender.choice.method,
@@ -122,6 +125,7 @@ def _entry(contender: Contender, ring: Ring) -> dict:
         "communication": timing.communication,
         "converged": timing.converged if passed else None,
         "memory": contender.memory,
+        **({"timeline": contender.timeline} if passed and contender.timeline else {}),
         "flops": models.flops(workload),
         "bytes": models.bytes_moved(workload),
     }

@@ -9,6 +9,8 @@ from dataclasses import astuple, dataclass, fields
 from streaming_attention import models
 from streaming_attention.campaign.config import Campaign, ConfigError
 from streaming_attention.campaign.point import Point, predict_seconds
+from streaming_attention.campaign.scaling.nominal import call_cost, call_seconds
+from streaming_attention.registry import Choice
 
 _SHOWN = ("workload", "queries", "keys", "heads", "layout", "repeat", "methods", "seconds")
 
@@ -17,8 +19,9 @@ _SHOWN = ("workload", "queries", "keys", "heads", "layout", "repeat", "methods",
 class Row:
     """A point of the plan; the fields are the columns of ``plan.csv``.
 
-    Labels of methods are joined by ``; ``; ``reasons`` are ``label: reason``, joined alike. Sizes are in GiB,
-    times in seconds, and both are predictions. A point that is not run costs nothing.
+    Labels of methods are joined by ``; ``; ``reasons`` are ``label: reason``, joined alike, and ``calls`` are
+    ``label: milliseconds of a call`` with the strategy over several ranks. Sizes are in GiB, times in seconds, and both
+    are predictions. A point that is not run costs nothing.
     """
 
     id: str
@@ -46,6 +49,7 @@ class Row:
     reasons: str
     gflop: float
     tensors_gib: float
+    calls: str
     predicted_seconds: float
     core_hours: float
 
@@ -188,9 +192,18 @@ def _row(point: Point, campaign: Campaign, status: str) -> Row:
         reasons="; ".join(f"{label}: {reason}" for label, reason in refused.items()),
         gflop=models.flops(workload) / 1e9,
         tensors_gib=round(models.tensor_bytes(workload) / 2**30, 6),
+        calls="; ".join(_call(point, choice) for choice in point.methods if choice.label in feasible),
         predicted_seconds=seconds,
         core_hours=round(seconds * layout.nodes * campaign.machine.cores_per_node / 3600, 6),
     )
+
+
+def _call(point: Point, choice: Choice) -> str:
+    """What one call of a method should take."""
+    milliseconds = f"{choice.label}: {1e3 * call_seconds(point.workload, choice, point.layout):.3g} ms"
+    if point.layout.ranks == 1:
+        return milliseconds
+    return f"{milliseconds} ({call_cost(point.workload, choice, point.layout)[0]})"
 
 
 def _shown(row: Row) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from streaming_attention import models
+from streaming_attention.campaign.scaling.nominal import call_seconds
 from streaming_attention.machine.layout import Layout
 from streaming_attention.machine.placement import misfit
 from streaming_attention.machine.topology import Machine
@@ -73,7 +74,9 @@ def refusals(point: Point, machine: Machine) -> dict[str, str]:
     if reason:
         return dict.fromkeys(point.labels, reason)
     found = {
-        choice.label: METHODS[choice.method].infeasible(point.workload, point.layout, machine.memory_bytes)
+        choice.label: METHODS[choice.method].infeasible(
+            point.workload, point.layout, machine.memory_bytes, choice.options
+        )
         for choice in point.methods
     }
     return {label: reason for label, reason in found.items() if reason}
@@ -96,7 +99,7 @@ def predict_seconds(point: Point, protocol: Mapping, feasible: Collection[str] |
 
 def _method_seconds(point: Point, choice: Choice, protocol: Mapping) -> float:
     """A check before, the warm-up, samples until their number or the budget is reached, and a check after."""
-    call = models.predict_seconds(point.workload, METHODS[choice.method], point.layout)
+    call = call_seconds(point.workload, choice, point.layout)
     if call * FEWEST_SAMPLES > protocol["max_seconds"]:
         return 0.0  # timed out after a look at a small part
     sample = max(call, protocol["min_sample_seconds"])

@@ -86,7 +86,8 @@ class Timing:
     converged: bool = False
 
 
-Stages = Sequence[tuple[str, Callable[[], None]]]
+Stages = Sequence[tuple]
+"""Of :class:`streaming_attention.prepared.Stage`, or of pairs of its kind and function."""
 
 
 def wait_until_quiet(
@@ -182,10 +183,10 @@ class Sampler:
         begin = self.clock()
         for _ in range(calls):
             before = self.clock()
-            for name, stage in stages:
+            for kind, stage, *_ in stages:
                 stage()
                 after = self.clock()
-                spent[name] += after - before
+                spent[kind] += after - before
                 before = after
         whole = self.clock() - begin
         slowest = self.team.maximum((whole, spent["compute"], spent["communication"]))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Mapping
 from dataclasses import replace
 
 from streaming_attention.campaign.point import NOT_OF_A_JOB
@@ -16,19 +18,29 @@ _TWO_RANKS = Layout(ranks_per_socket=2, binding="none")
 def gate_spec(campaign, method: str, dtype: str, mode: str) -> dict:
     """The gate's job for one method: its default options and each option's extremes, over threads or over ranks.
 
-    What the campaign sweeps plays no part: a value added to a sweep must not send old points through the gate again.
+    Over ranks every way in which ranks can work together is tried with every other: each strategy, with overlap and
+    without. What the campaign sweeps plays no part: a value added to a sweep must not send old points through the gate
+    again.
     """
     layout = _TWO_RANKS if mode == "ranks" else _TWO_THREADS
-    extremes = [{name: value} for name, option in METHODS[method].options.items() for value in option.extremes]
+    options = METHODS[method].options
+    extremes = [{name: value} for name, option in options.items() if not option.over_ranks for value in option.extremes]
     return {
         "id": f"gate-{method}-{dtype}-{mode}",
         "campaign": campaign.name,
         "method": method,
         "dtype": dtype,
         "mode": mode,
-        "options": [{}, *extremes],
+        "options": [{}, *extremes, *(_ways_over_ranks(options) if mode == "ranks" else [])],
         "layout": layout.as_dict(),
     }
+
+
+def _ways_over_ranks(options: Mapping) -> list[dict]:
+    """Every combination of the options that matter over ranks; the defaults alone are tried anyway."""
+    words = {name: option.values for name, option in options.items() if option.over_ranks}
+    ways = [dict(zip(words, values, strict=True)) for values in itertools.product(*words.values())]
+    return [way for way in ways if any(value != options[name].default for name, value in way.items())]
 
 
 def compile_spec(campaign, method: str, dtype: str) -> dict:

@@ -17,6 +17,8 @@ from streaming_attention.workload import Workload
 
 WORKLOAD_AXES = ("batch", "heads", "kv_heads", "queries", "keys", "head_dim", "causal", "dtype")
 LAYOUT_AXES = ("ranks", "nodes", "sockets", "ranks_per_socket", "threads", "binding")
+KEYS_PER_RANK = "keys_per_rank"
+"""An axis that is no field of a workload: its keys are so many times the ranks of the layout (weak scaling)."""
 WORDS = ("powers", "all")
 
 MOST_COMBINATIONS = 100_000
@@ -67,11 +69,13 @@ class Sweep:
         self.name, self.document, self.machine = name, document, machine
         self.block = document.data["sweeps"][name]
         self.repeats = self.block.get("repeats", document.data["protocol"]["repeats"])
-        given = {axis: self.block[axis] for axis in ("workload", *WORKLOAD_AXES) if axis in self.block}
+        named = ("workload", *WORKLOAD_AXES, KEYS_PER_RANK)
+        given = {axis: self.block[axis] for axis in named if axis in self.block}
         placed = {axis: self.block["layout"][axis] for axis in LAYOUT_AXES if axis in self.block["layout"]}
         self.axes = {axis: _as_list(value) for axis, value in {**given, **placed}.items()}
         self._check_names()
         self._check_layout()
+        self._check_keys()
         self._check_zips()
         self.choices = self._choices()
         self._check_exclusions()
@@ -85,15 +89,17 @@ class Sweep:
             A combination that is no attention problem, or one that the whole machine has no memory for.
         """
         for fields in combine(self.axes, self.block["zip"]):
-            workload = self._workload(fields)
             for layout in layouts({axis: fields[axis] for axis in LAYOUT_AXES if axis in fields}, self.machine):
+                workload = self._workload(fields, layout)
                 methods = ordered(self._kept(workload, layout))
                 for repeat in range(self.repeats if methods else 0):
                     yield Point(workload, layout, methods, repeat)
 
-    def _workload(self, fields: dict) -> Workload:
+    def _workload(self, fields: dict, layout: Layout) -> Workload:
         shape = dict(self.document.data["workloads"][fields["workload"]])
         shape.update((axis, fields[axis]) for axis in WORKLOAD_AXES if axis in fields)
+        if KEYS_PER_RANK in fields:
+            shape["keys"] = fields[KEYS_PER_RANK] * layout.ranks
         if "keys" not in shape:
             defined = f"workloads.{fields['workload']}"
             raise self.document.error(
@@ -170,6 +176,11 @@ class Sweep:
             allowed = "either ranks, or nodes, sockets and ranks_per_socket"
             raise self.document.error(self._keys("ranks"), problem, allowed)
 
+    def _check_keys(self) -> None:
+        if KEYS_PER_RANK in self.axes and "keys" in self.axes:
+            keys = self._keys(KEYS_PER_RANK)
+            raise self.document.error(keys, "stands beside keys", "either keys, or keys_per_rank")
+
     def _check_zips(self) -> None:
         """Every name of a group is a list of numbers in this sweep, equally long, and in no other group."""
         taken: set[str] = set()
@@ -216,6 +227,8 @@ class Sweep:
 
     def _origin(self, axis: str, workload: Workload) -> Keys:
         """Where a workload has one of its fields from: this sweep, or the workload's definition."""
+        if axis == "keys" and KEYS_PER_RANK in self.axes:
+            return self._keys(KEYS_PER_RANK)
         if axis in self.axes:
             return self._position(axis, getattr(workload, axis))
         return ("workloads", workload.name, axis)

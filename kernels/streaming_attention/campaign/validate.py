@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from dataclasses import replace
 
-from streaming_attention.campaign.accuracy import Examiner
+from streaming_attention.campaign.accuracy import Examiner, check_rows
 from streaming_attention.campaign.contender import describe_error
 from streaming_attention.campaign.environment import describe_job, now
 from streaming_attention.campaign.process import Process
@@ -66,19 +67,17 @@ def _judge_all(job: dict, team: Team):
         for count in threads:
             for name, case in CASES.items():
                 workload = replace(case, dtype=job["dtype"])
-                if METHODS[choice.method].infeasible(workload, _layout(job, count), 2**62) is None:
-                    yield _judge(name, workload, choice, count, team)
+                layout = replace(Layout(**job["layout"]), threads=count)
+                if METHODS[choice.method].infeasible(workload, layout, 2**62, options) is None:
+                    yield _judge(name, workload, choice, layout, team)
 
 
-def _layout(job: dict, threads: int) -> Layout:
-    return replace(Layout(**job["layout"]), threads=threads)
-
-
-def _judge(name: str, workload: Workload, choice: Choice, threads: int, team: Team) -> dict:
+def _judge(name: str, workload: Workload, choice: Choice, layout: Layout, team: Team) -> dict:
+    threads = layout.threads
     label = f"{name} ({choice.label}, {threads} thread{'s'[: threads > 1]}, {team.size} rank{'s'[: team.size > 1]})"
     case = {"name": label, "workload": workload.as_dict(), "threads": threads, "ranks": team.size}
     try:
-        verdict = team.agree(_verdict(workload, choice, threads, team))
+        verdict = team.agree(_verdict(workload, choice, layout, team))
     except Exception as error:
         if team.size > 1:  # the others wait for this rank: the job ends with its error
             raise
@@ -87,11 +86,18 @@ def _judge(name: str, workload: Workload, choice: Choice, threads: int, team: Te
     return {**case, "passed": verdict["passed"], "reason": reason, "error": verdict}
 
 
-def _verdict(workload: Workload, choice: Choice, threads: int, team: Team) -> dict | None:
-    inputs = make_inputs(workload, seed=1, rank=team.rank, ranks=team.size)
-    prepare = METHODS[choice.method].load(team.size)
-    prepared = prepare(inputs, threads, team.comm, choice.options)
+def _verdict(workload: Workload, choice: Choice, layout: Layout, team: Team) -> dict | None:
+    method = METHODS[choice.method]
+    inputs = make_inputs(workload, 1, method.holding(workload, layout, team.rank, choice.options))
+    prepared = method.load(team.size)(inputs, layout.threads, team.comm, choice.options)
     prepared.run()
-    verdict = Examiner(workload, seed=1).judge(prepared.output) if team.rank == 0 else None
+    found = prepared.rows(check_rows(workload, seed=1))
+    verdict = _examiner(workload).judge(found[0]) if team.rank == 0 else None
     prepared.close()
     return verdict
+
+
+@functools.cache
+def _examiner(workload: Workload) -> Examiner:
+    """The same for all options."""
+    return Examiner(workload, seed=1)

@@ -16,23 +16,26 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from streaming_attention.distributed.results import collector, name_call
 from streaming_attention.inputs import Inputs
-from streaming_attention.prepared import COMMUNICATION, COMPUTE, Prepared
+from streaming_attention.prepared import COMMUNICATION, COMPUTE, Prepared, Stage
 from streaming_attention.streaming import attend, schedule, state, vector
 
 _TAG = 1
 
 
-def prepare(inputs: Inputs, threads: int, comm, options: Mapping) -> Prepared:
+def prepare(inputs: Inputs, threads: int, comm, options: Mapping, strategy: str, overlap: bool) -> Prepared:
     """Streaming attention over the ranks of a communicator, each with its slice of the keys.
 
     Parameters
     ----------
     inputs : Inputs
-        This rank's, as :func:`streaming_attention.inputs.make_inputs` slices them; the slice may be empty.
+        This rank's, with all queries and a contiguous slice of the keys, which may be empty.
     comm : mpi4py.MPI.Comm
     options : mapping
         ``isa`` and ``block``, as in :func:`streaming_attention.streaming.vector.prepare`.
+    overlap : bool
+        Without effect: what travels is what was computed.
 
     Returns
     -------
@@ -49,10 +52,13 @@ def prepare_loops(inputs: Inputs, threads: int, comm, options: Mapping) -> Prepa
 
 def _merged(part, comm) -> Prepared:
     tree = MergeTree(part, comm)
-    stages = [(COMPUTE, part.compute), (COMMUNICATION, tree.merge)]
+    stages = [Stage(COMPUTE, part.compute, "own keys"), *tree.stages()]
+    runs = []
     if comm.Get_rank() == 0:
-        stages.append((COMPUTE, part.finish))
-    return Prepared(stages, part.output, f"{part.kernel}, K/V spread over ranks", lse=part.lse)
+        stages.append(Stage(COMPUTE, part.finish, "divide"))
+        runs = [(0, part.output.shape[2])]
+    collect = collector(comm, runs, part.output, part.lse)
+    return Prepared(stages, part.output, name_call(part.kernel, "spread", comm), part.lse, collect)
 
 
 class MergeTree:
@@ -72,13 +78,24 @@ class MergeTree:
         self.received = np.empty_like(self.mine) if self.children else None
         self.received_views = state.split(self.received, *part.peaks.shape) if self.children else ()
 
-    def merge(self) -> None:
+    def stages(self) -> list[Stage]:
         """Take in the children's states in order of distance, then hand the result to the parent."""
+        stages = []
         for child in self.children:
-            self.comm.Recv(self.received, source=child, tag=_TAG)
-            state.merge_into(*self.views, *self.received_views)
+            stages.append(Stage(COMMUNICATION, lambda child=child: self._receive(child), f"states of rank {child}"))
+            stages.append(Stage(COMPUTE, self._merge, "merge"))
         if self.parent is not None:
-            self.comm.Send(self.mine, dest=self.parent, tag=_TAG)
+            stages.append(Stage(COMMUNICATION, self._send, f"states to rank {self.parent}"))
+        return stages
+
+    def _receive(self, child: int) -> None:
+        self.comm.Recv(self.received, source=child, tag=_TAG)
+
+    def _merge(self) -> None:
+        state.merge_into(*self.views, *self.received_views)
+
+    def _send(self) -> None:
+        self.comm.Send(self.mine, dest=self.parent, tag=_TAG)
 
 
 def relatives(rank: int, ranks: int) -> tuple[list[int], int | None]:

@@ -55,7 +55,7 @@ class PartialAttention:
 
     def __init__(self, inputs: Inputs, threads: int, block: int):
         check_threads(threads)
-        workload, held = inputs.workload, inputs.key_stop - inputs.key_start
+        workload, held = inputs.workload, inputs.k.shape[2]
         heads, rows = workload.batch * workload.kv_heads, workload.heads // workload.kv_heads * workload.queries
         self.threads, self.block, self.scale = threads, block, np.float32(inputs.scale)
         self.queries = inputs.q.reshape(heads, rows, workload.head_dim)
@@ -114,7 +114,7 @@ def seen_keys(inputs: Inputs) -> np.ndarray:
 
     Causal is bottom-right aligned over all keys: query i sees the global keys up to i + keys - queries.
     """
-    workload, held = inputs.workload, inputs.key_stop - inputs.key_start
+    workload, held = inputs.workload, inputs.holding.key_count
     group = workload.heads // workload.kv_heads
     if not workload.causal:
         return np.full(group * workload.queries, held)

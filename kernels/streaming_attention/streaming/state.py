@@ -17,7 +17,7 @@ Sources: M. Milakov and N. Gimelshein, "Online normalizer calculation for softma
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+from numba import njit, prange
 
 from streaming_attention.exponential import exp
 
@@ -67,6 +67,40 @@ def finish_row(peak, total, out):
         return NO_PEAK
     scale_row(out, np.float32(1) / total)
     return peak + np.log(total)
+
+
+@njit(cache=True, nogil=True)
+def merge_finished_row(lse, out, other_lse, other_out):
+    """Merge another finished row over other keys; returns the new log-sum-exp, ``out`` changes in place.
+
+    A row that saw no key, (-inf, 0), leaves the other as it is; a NaN in either stays.
+    """
+    if other_lse == NO_PEAK:
+        return lse
+    peak = max(lse, other_lse)
+    mine, other = exp(lse - peak), exp(other_lse - peak)
+    total = mine + other
+    mine, other = mine / total, other / total
+    for c in range(out.size):
+        out[c] = out[c] * mine + other_out[c] * other
+    return peak + np.log(total)
+
+
+@njit(cache=True, nogil=True)
+def merge_finished(worker, workers, lse, outs, first, other_lse, other_outs):
+    """Merge one worker's share of finished rows, (heads, some[, head_dim]), into the rows from `first` on."""
+    heads, some = other_lse.shape
+    for item in range(heads * some * worker // workers, heads * some * (worker + 1) // workers):
+        head, row = item // some, item % some
+        lse[head, first + row] = merge_finished_row(
+            lse[head, first + row], outs[head, first + row], other_lse[head, row], other_outs[head, row]
+        )
+
+
+@njit(cache=True, nogil=True, parallel=True)
+def merge_finished_threaded(workers, lse, outs, first, other_lse, other_outs):
+    for worker in prange(workers):
+        merge_finished(worker, workers, lse, outs, first, other_lse, other_outs)
 
 
 @njit(cache=True, nogil=True)

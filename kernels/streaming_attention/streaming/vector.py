@@ -13,6 +13,7 @@ from streaming_attention.prepared import COMPUTE, Prepared
 from streaming_attention.simd.isa import select_isa
 from streaming_attention.streaming import footprint, prefill, state
 from streaming_attention.streaming.attend import finish_rows
+from streaming_attention.streaming.dispatch import is_few
 from streaming_attention.streaming.front import prepare_decode, run_prefill
 
 
@@ -30,17 +31,26 @@ def choose_kernel(inputs: Inputs, threads: int, options: Mapping, out: np.ndarra
     Few rows of Q share a K/V head: decode, whose lanes run along head_dim. Many: prefill, whose lanes run along rows.
     """
     workload = inputs.workload
-    q, k, v, out = map(words, (inputs.q, inputs.k, inputs.v, out))
+    offset = workload.keys - workload.queries - inputs.key_start
+    arrays = inputs.q, inputs.k, inputs.v, out, lse
+    return kernel_call(*arrays, workload.causal, offset, inputs.scale, threads, options)
+
+
+def kernel_call(q, k, v, out, lse, causal: bool, offset: int, scale: float, threads: int, options: Mapping):
+    """The kernel for the rows of these arrays, as a call to be repeated, and its name.
+
+    Parameters
+    ----------
+    q, k, v, out, lse : ndarray
+        As of :func:`.front.run_prefill`; they must stay where they are.
+    causal : bool
+        Query i sees the keys j <= i + offset.
+    """
     forced = options.get("isa", footprint.BEST)
     isa = None if forced == footprint.BEST else select_isa(forced)
-    arguments = {
-        "causal": workload.causal,
-        "scale": inputs.scale,
-        "offset": workload.keys - workload.queries - inputs.key_start,
-        "threads": threads,
-        "isa": isa,
-    }
-    if footprint.is_decode(workload):
+    q, k, v, out = map(words, (q, k, v, out))
+    arguments = {"causal": causal, "scale": scale, "offset": offset, "threads": threads, "isa": isa}
+    if is_few(q.shape[1] // k.shape[1] * q.shape[2]):
         return prepare_decode(q, k, v, out, lse, **arguments), f"streaming.decode {(isa or select_isa()).name}"
     call = partial(run_prefill, q, k, v, out, lse, block=options.get("block"), **arguments)
     return call, prefill.describe(*prefill.choose_kernel(q.dtype, k.dtype, isa))

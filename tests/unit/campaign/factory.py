@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from streaming_attention.bandwidth.network import PROBES
 from streaming_attention.campaign.plan import Row
 from streaming_attention.campaign.record import seal, write_record
 from streaming_attention.machine.layout import Layout
@@ -85,9 +86,24 @@ def entry(
         "communication": [0.05 * value for value in samples],
         "converged": True if samples else None,
         "memory": _memory(method, workload, layout) if checked else None,
+        **({"timeline": _timeline(samples[0], layout)} if samples and layout.ranks > 1 else {}),
         "flops": flops_of(workload),
         "bytes": float(bytes_of(workload)),
     }
+
+
+def _timeline(seconds: float, layout: Layout) -> list[dict]:
+    """Every rank computes, then waits; the later the rank, the longer it computes."""
+    ranks = []
+    for rank in range(layout.ranks):
+        turn, end = 0.9 * seconds * (rank + 1) / layout.ranks, seconds * (1 - 0.05 * (rank == 0))
+        stages = [
+            {"kind": "compute", "label": "own keys", "start": 0.0, "end": turn},
+            {"kind": "communication", "label": "wait for block 1", "start": turn, "end": end},
+        ]
+        spent = {"compute": turn, "communication": end - turn, "idle": seconds - end}
+        ranks.append({"rank": rank, **spent, "stages": stages})
+    return ranks
 
 
 def attention(
@@ -115,6 +131,8 @@ def ceilings(layout: Layout, campaign: str = "workstation", scale: float = 1.0, 
     entries = [_ceiling(name, "GB/s", rate, rng) for name, rate in rates.items()]
     flats = {"gemm_fp32": 90.0, "fma_fp32": 110.0, "dot_bf16": 220.0}
     entries += [_ceiling(name, "GFLOP/s", rate * layout.workers, rng) for name, rate in flats.items()]
+    if layout.ranks > 1:
+        entries += [_ceiling(one.name, one.unit, {"us": 20.0, "GB/s": 3.0}[one.unit], rng) for one in PROBES]
     name = f"ceilings-{layout.slug}"
     record = {
         **_head("ceilings", name, campaign, layout, "measure_ceilings"),

@@ -80,6 +80,15 @@ def test_keys_may_stand_in_the_workload(load):
     assert {(p.workload.name, p.workload.keys) for p in load(changes).points} == {("query", 32), ("prefill", 16)}
 
 
+def test_keys_of_a_rank_grow_the_problem_with_the_ranks(load):
+    layout = {"ranks": [1, 2, 4], "threads": 1}
+    changes = {f"{SWEEP}.keys": ..., f"{SWEEP}.keys_per_rank": [64], f"{SWEEP}.layout": layout}
+    points = load({**changes, f"{SWEEP}.methods": "streaming"}, machine=SERVER).points
+    found = {(p.workload.name, p.layout.ranks, p.workload.queries, p.workload.keys) for p in points}
+    query, prefill = ({("query", n, 1, 64 * n) for n in (1, 2, 4)}, {("prefill", n, 64 * n, 64 * n) for n in (1, 2, 4)})
+    assert found == query | prefill
+
+
 def test_zip(load):
     changes = {"sweeps.threads.zip": [["keys", "threads"]]}
     assert names_of(load(changes).points) == [
@@ -227,6 +236,13 @@ WRONG = [
     ({f"{SWEEP}.kyes": 5}, f"{SWEEP}.kyes", "did you mean keys?", "workload, batch"),
     ({f"{SWEEP}.methods": ...}, f"{SWEEP}.methods", "is missing", "method"),
     ({f"{SWEEP}.keys": ...}, f"{SWEEP}.keys", "is missing, and workloads.query has none", "integer"),
+    ({f"{SWEEP}.keys_per_rank": 64}, f"{SWEEP}.keys_per_rank", "stands beside keys", "either keys, or keys_per_rank"),
+    (
+        {f"{SWEEP}.keys": ..., f"{SWEEP}.keys_per_rank": [2**40]},
+        f"{SWEEP}.keys_per_rank",
+        "is 1099511627776, for which",
+        "8 GiB",
+    ),
     ({f"{SWEEP}.keys": []}, f"{SWEEP}.keys", "is []", "non-empty list"),
     ({f"{SWEEP}.keys": [64, 0]}, f"{SWEEP}.keys[1]", "is 0", "at least 1"),
     ({f"{SWEEP}.keys": [64, -5]}, f"{SWEEP}.keys[1]", "is -5", "at least 1"),

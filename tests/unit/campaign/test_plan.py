@@ -66,6 +66,13 @@ def test_what_cannot_run_stays_with_its_reason_and_costs_nothing(plan):
     assert on_ranks["infeasible"] == "naive" and "naive: naive runs on one rank" in on_ranks["reasons"]
 
 
+def test_every_call_over_ranks_is_predicted_with_its_strategy(plan):
+    for row in rows_of(plan):
+        calls = row["calls"].split("; ") if row["calls"] else []
+        assert [call.split(": ")[0] for call in calls] == [label for label in row["feasible"].split("; ") if label]
+        assert all(call.endswith(")") == (int(row["ranks"]) > 1) for call in calls)
+
+
 def test_totals_add_up(plan):
     rows, totals = rows_of(plan), plan.totals()
     assert (totals.points, totals.infeasible_points) == (6, 2)

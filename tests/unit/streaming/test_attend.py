@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from streaming_attention.inputs import make_inputs
+from streaming_attention.slices import Holding
 from streaming_attention.streaming import attend, schedule
 from streaming_attention.workload import Workload
 
@@ -42,7 +43,7 @@ def test_a_query_is_split_over_keys_and_a_prefill_over_rows():
 @pytest.mark.parametrize("key_start, key_stop", [(0, 9), (0, 4), (4, 9), (9, 9), (3, 3)])
 def test_seen_keys_of_a_slice(key_start, key_stop):
     workload = Workload("x", heads=4, kv_heads=2, queries=5, keys=9, head_dim=4, causal=True)
-    inputs = replace(make_inputs(workload, 1), key_start=key_start, key_stop=key_stop)
+    inputs = make_inputs(workload, 1, Holding(((0, 5),), ((key_start, key_stop),)))
     expected = [sum(key_start <= j < key_stop and j <= i + 4 for j in range(9)) for i in range(5)]
     assert attend.seen_keys(inputs).tolist() == 2 * expected
     everything = replace(inputs, workload=replace(workload, causal=False))

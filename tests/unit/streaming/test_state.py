@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from streaming_attention.merging import merge
 from streaming_attention.streaming import state
 
 INF = np.float32(np.inf)
@@ -78,3 +79,48 @@ def test_splitting_gives_views_of_the_flat_array():
     assert outs.shape == (2, 3, 4)
     np.testing.assert_array_equal(np.concatenate([part.ravel() for part in (peaks, totals, outs)]), flat)
     assert all(np.shares_memory(part, flat) for part in (peaks, totals, outs))
+
+
+def finished(lse, out):
+    return np.full((1, 1), lse, np.float32), np.array([[out]], np.float32)
+
+
+def merged_rows(mine, other):
+    lse, outs = (array.copy() for array in mine)
+    state.merge_finished(0, 1, lse, outs, 0, *other)
+    return lse[0, 0], outs[0, 0]
+
+
+def test_finished_rows_merge_by_their_weights():
+    lse, out = merged_rows(finished(np.log(3), [1.0, 0.0]), finished(np.log(1), [5.0, 8.0]))
+    np.testing.assert_allclose(lse, np.log(4), rtol=1e-6)
+    np.testing.assert_allclose(out, [2.0, 2.0], rtol=1e-6)
+
+
+def test_a_finished_row_without_a_key_changes_nothing():
+    some, empty = finished(2.0, [3.0, -4.0]), finished(-INF, [0.0, 0.0])
+    for pair in ((some, empty), (empty, some)):
+        lse, out = merged_rows(*pair)
+        np.testing.assert_array_equal(lse, 2.0)
+        np.testing.assert_array_equal(out, [3.0, -4.0])
+    lse, out = merged_rows(empty, empty)
+    assert lse == -INF and not out.any()
+
+
+def test_nan_in_a_finished_row_stays():
+    some, broken = finished(2.0, [3.0, 4.0]), finished(np.nan, [np.nan, np.nan])
+    for pair in ((some, broken), (broken, some)):
+        lse, out = merged_rows(*pair)
+        assert np.isnan(lse) and np.isnan(out).all()
+
+
+def test_finished_rows_are_merged_where_they_belong():
+    rng = np.random.default_rng(1)
+    lse, other_lse = rng.standard_normal((3, 9)).astype(np.float32), rng.standard_normal((3, 4)).astype(np.float32)
+    outs, others = (rng.standard_normal((*shape, 5)).astype(np.float32) for shape in ((3, 9), (3, 4)))
+    expected, _ = merge(outs[:, 2:6], lse[:, 2:6], others, other_lse)
+    before = outs.copy()
+    for worker in range(2):
+        state.merge_finished(worker, 2, lse, outs, 2, other_lse, others)
+    np.testing.assert_allclose(outs[:, 2:6], expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(outs[:, [0, 1, 6, 7, 8]], before[:, [0, 1, 6, 7, 8]])

@@ -36,6 +36,8 @@ SIDECAR = {
     "status": "str",
     **{name: _NULLABLE.get(kind, kind) for name, kind in (WORKLOAD | LAYOUT).items()},
     "intensity": "float64",
+    "rank": "Int64",
+    "stage": "Int64",
     "record": "str",
     "record_digest": "str",
     "reference": "str",
@@ -46,7 +48,8 @@ SIDECAR = {
 
 ``source`` is measured, published or model; ``low`` and ``high`` bound the interval and are empty where none is known;
 ``record`` holds the ids of the records behind the value, separated by spaces, or ``published:<line>``; ``reference``
-is what the value was compared with: a method of the same records, or a ceiling.
+is what the value was compared with: a method of the same records, or a ceiling. ``rank`` and ``stage`` say which part
+of a timeline a row is.
 """
 
 PUBLISHED_BLOCK = 128

@@ -15,6 +15,8 @@ import pandas as pd
 from streaming_attention import models
 from streaming_attention.campaign import published
 from streaming_attention.campaign.aggregate import Tables
+from streaming_attention.campaign.scaling import extrapolation
+from streaming_attention.campaign.scaling.prediction import model_of
 from streaming_attention.campaign.statistics import Interval, pooled_interval, pooled_ratio_interval, ratio_of_pools
 from streaming_attention.workload import Workload
 
@@ -110,6 +112,35 @@ def _share(tables: Tables, row: dict) -> Interval:
     return ratio_of_pools(rates, _other(tables, row), row["confidence"])
 
 
+def _predicted_time(tables: Tables, row: dict) -> Interval:
+    prediction = model_of(tables).predict(row)
+    value = 1e3 * prediction.seconds if prediction else math.nan
+    return Interval(value, value, value)
+
+
+def _extrapolated_time(tables: Tables, row: dict) -> Interval:
+    value = extrapolation.seconds(tables, row["reference"], workload_of(row), int(row["ranks"]))
+    return Interval(value, value, value)
+
+
+def _stage(tables: Tables, row: dict) -> Interval:
+    """The end of one stage of a timeline, and as bounds the time that it took."""
+    stage = _of_rank(tables, row)["stages"][int(row["stage"])]
+    return Interval(1e3 * stage["end"], 1e3 * stage["start"], 1e3 * stage["end"])
+
+
+def _spent(name: str) -> Callable[[Tables, dict], Interval]:
+    def estimate(tables: Tables, row: dict) -> Interval:
+        value = 1e3 * _of_rank(tables, row)[name]
+        return Interval(value, value, value)
+
+    return estimate
+
+
+def _of_rank(tables: Tables, row: dict) -> dict:
+    return tables.timeline(row["record"], row["label"])[int(row["rank"])]
+
+
 def _column(name: str, worst: Callable = np.median, factor: float = 1.0) -> Callable[[Tables, dict], Interval]:
     """A number that a record states for a method; over several records one of them, and their range."""
 
@@ -143,6 +174,10 @@ QUANTITIES = {
     "share": Quantity("%", True, _share),
     "bandwidth": Quantity("GB/s", True, _rate),
     "compute": Quantity("GFLOP/s", True, _rate),
+    "predicted_time": Quantity("ms", False, _predicted_time),
+    "extrapolated_time": Quantity("s", False, _extrapolated_time),
+    "stage": Quantity("ms", True, _stage),
+    **{f"rank_{name}": Quantity("ms", True, _spent(name)) for name in ("compute", "communication", "idle")},
     "peak_memory": Quantity("MiB", False, _column("peak_bytes", factor=MIB)),
     "tensors": Quantity("MiB", False, _model("tensors", MIB)),
     "scores": Quantity("MiB", False, _model("scores", MIB)),
@@ -152,7 +187,8 @@ QUANTITIES = {
     },
 }
 """``time`` per call; ``speedup`` = reference / method and ``relative_time`` = method / reference, inside each record;
-``share`` of the reference ceiling's bandwidth; ``error_*``, ``plain_*``, ``limit_*`` are relative L2 errors."""
+``predicted_time`` and ``extrapolated_time`` by the scaling model; ``share`` of the reference ceiling's bandwidth;
+``stage`` and ``rank_*`` are of one rank in one call; ``error_*``, ``plain_*``, ``limit_*`` are relative L2 errors."""
 
 
 def workload_of(row: dict) -> Workload:

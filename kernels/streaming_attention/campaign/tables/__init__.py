@@ -8,6 +8,8 @@ from types import ModuleType
 
 TABLES = {
     "best": "Best method per sequence length",
+    "prediction_errors": "Scaling model: its errors",
+    "extrapolated": "Scaling model: the published table, assumptions, and beyond this machine",
     "machine": "Machine",
     "status": "Status of all points",
     "jobs": "Jobs behind the records",

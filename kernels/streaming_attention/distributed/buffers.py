@@ -1,0 +1,69 @@
+"""The memory that a rank needs beside Q, K, V and O, by strategy; light to import, since plans ask."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from streaming_attention.distributed.choose import resolve
+from streaming_attention.distributed.holdings import Heads
+from streaming_attention.distributed.pieces import chunk_rows
+from streaming_attention.streaming import footprint
+from streaming_attention.workload import DTYPES, Workload
+
+
+def workspace(
+    workload: Workload, threads: int, *, ranks: int, strategy: str, overlap: str, isa: str = footprint.BEST, block: int
+) -> int:
+    """Bytes of the rank that holds most: scratch of its kernels, what travels, and results that wait to be merged.
+
+    What the MPI library keeps for itself is not in it.
+    """
+    kernels = {"isa": isa, "block": block}
+    strategy = resolve(strategy, workload, ranks, threads)
+    if strategy == "spread":
+        return footprint.workspace(workload, threads, ranks=ranks, **kernels)
+    local = replace(workload, queries=-(-workload.queries // ranks), keys=-(-workload.keys // ranks))
+    count, seen = _BUFFERS[strategy](workload, local, ranks, threads)
+    return footprint.workspace(seen, threads, **kernels) + count * DTYPES["fp32"]
+
+
+def _ring(workload: Workload, local: Workload, ranks: int, threads: int) -> tuple[int, Workload]:
+    """Two blocks of K and V. The kernels see a block."""
+    return min(2, ranks - 1) * _kv(local) + _waiting(local, threads), local
+
+
+def _allgather(workload: Workload, local: Workload, ranks: int, threads: int) -> tuple[int, Workload]:
+    """All of K and V."""
+    seen = replace(local, keys=workload.keys)
+    return _kv(seen) + _waiting(seen, threads), seen
+
+
+def _heads(workload: Workload, local: Workload, ranks: int, threads: int) -> tuple[int, Workload]:
+    """Q, K, V and O of the rank's heads over all tokens."""
+    shares = [Heads.of_rank(workload, rank, ranks) for rank in range(ranks)]
+    heads = max(stop - start for start, stop in (share.queries for share in shares))
+    kv_heads = max(stop - start for start, stop in (share.keys for share in shares))
+    seen = replace(workload, heads=kv_heads * shares[0].group, kv_heads=kv_heads)
+    return workload.batch * heads * workload.queries * (2 * workload.head_dim + 1) + _kv(seen), seen
+
+
+def _pass_q(workload: Workload, local: Workload, ranks: int, threads: int) -> tuple[int, Workload]:
+    """Two buffers of queries, three of results."""
+    rows = local.batch * local.heads * local.queries
+    return rows * (min(2, ranks - 1) * local.head_dim + 3 * (local.head_dim + 1)), local
+
+
+_BUFFERS = {"ring": _ring, "zigzag": _ring, "allgather": _allgather, "heads": _heads, "pass_q": _pass_q}
+"""Strategy -> fp32 numbers in its buffers, and the problem that its kernels see."""
+
+
+def _kv(workload: Workload) -> int:
+    """Numbers of K and V."""
+    return 2 * workload.batch * workload.kv_heads * workload.keys * workload.head_dim
+
+
+def _waiting(workload: Workload, threads: int) -> int:
+    """Numbers of the results of a chunk before it is merged."""
+    shape = workload.batch, workload.heads, workload.queries, workload.head_dim
+    rows = chunk_rows(shape, workload.kv_heads, workload.keys, threads)
+    return workload.batch * workload.heads * rows * (workload.head_dim + 1)

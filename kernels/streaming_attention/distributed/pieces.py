@@ -1,0 +1,114 @@
+"""A rank's queries against a block of keys, cut into pieces that a kernel can do in one call.
+
+Queries and keys of a rank are runs of tokens that lie side by side in memory but not in the sequence. Under a causal
+mask a run of queries sees all of some runs of keys, a staircase of others and nothing of the rest. A kernel knows one
+mask: query i sees the keys j <= i + offset.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from streaming_attention.slices import Slice, key_slice
+
+CHUNK_FLOPS = 1 << 30
+"""Of one thread between two looks at the network: some 10 ms."""
+CHUNK_ROWS = 384
+"""Rows of a K/V head that one task of prefill takes; chunks are multiples of it."""
+
+
+class Piece(NamedTuple):
+    """Some of the rows held against some of the keys of a block.
+
+    Parameters
+    ----------
+    rows, keys : (int, int)
+        Places among the queries that the rank holds, and among the keys of the block.
+    offset : int or None
+        The piece's query i sees its keys j <= i + offset; None: every query sees every key.
+    """
+
+    rows: Slice
+    keys: Slice
+    offset: int | None = None
+
+    @property
+    def row_count(self) -> int:
+        return self.rows[1] - self.rows[0]
+
+    @property
+    def key_count(self) -> int:
+        return self.keys[1] - self.keys[0]
+
+    def cut(self, rows: int) -> list[Piece]:
+        """The piece as pieces of about so many rows."""
+        count = max(1, -(-self.row_count // rows))
+        return [self._part(*key_slice(self.row_count, part, count)) for part in range(count)]
+
+    def _part(self, first: int, last: int) -> Piece:
+        start = self.rows[0]
+        return Piece((start + first, start + last), self.keys, None if self.offset is None else self.offset + first)
+
+
+def plan_pieces(queries: Sequence[Slice], keys: Sequence[Slice], shift: int, causal: bool) -> list[Piece]:
+    """As few pieces as do all that is visible between runs of queries and runs of keys.
+
+    Parameters
+    ----------
+    queries, keys : sequence of (int, int)
+        Runs of tokens, ascending, in the order in which they lie in memory.
+    shift : int
+        Query i stands at key i + shift.
+    causal : bool
+        Whether a query sees the keys up to its own place alone.
+
+    Returns
+    -------
+    list of Piece
+        Pieces of the same rows follow each other. Rows that see nothing may be in no piece.
+    """
+    pieces, row = [], 0
+    for start, stop in queries:
+        rows = row, row + stop - start
+        row = rows[1]
+        if stop > start:
+            every = _causal(rows, start + shift, keys) if causal else [Piece(rows, (0, sum(b - a for a, b in keys)))]
+            pieces += [piece for piece in every if piece.key_count]
+    return pieces
+
+
+def _causal(rows: Slice, place: int, keys: Sequence[Slice]) -> list[Piece]:
+    """Pieces of one run of queries, the first of which stands at key ``place``.
+
+    Runs that all queries see come first and make one piece; a staircase joins it if its first query sees all of them.
+    """
+    pieces, whole, at = [], 0, 0
+    last = place + rows[1] - rows[0] - 1
+    for start, stop in keys:
+        count = stop - start
+        if count == 0 or last < start:
+            continue
+        if place >= stop - 1:
+            whole = at + count
+        elif place >= start - 1:
+            pieces.append(Piece(rows, (0, at + count), at + place - start))
+            whole = 0
+        else:
+            pieces.append(Piece(rows, (at, at + count), place - start))
+        at += count
+    return ([Piece(rows, (0, whole))] if whole else []) + pieces
+
+
+def chunk_rows(shape: tuple[int, ...], kv_heads: int, keys: int, threads: int) -> int:
+    """Rows of a chunk: :data:`CHUNK_FLOPS` a thread against so many keys, in whole tasks of the kernel.
+
+    Parameters
+    ----------
+    shape : (batch, heads, rows, head_dim)
+    """
+    batch, heads, rows, head_dim = shape
+    whole = max(1, CHUNK_ROWS * kv_heads // max(1, heads))
+    wanted = threads * CHUNK_FLOPS / max(1, 4 * batch * heads * head_dim * keys)
+    return min(max(1, rows), whole * math.ceil(wanted / whole))

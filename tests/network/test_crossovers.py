@@ -1,0 +1,46 @@
+"""Strategies on hosts with a network between them: they cross over where the model of their costs says."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import hosts
+import numpy as np
+import pytest
+
+pytest.importorskip("mpi4py")
+HERE = Path(__file__).parent
+pytestmark = pytest.mark.skipif(hosts.missing() is not None, reason=str(hosts.missing()))
+
+WITHIN = 1.25
+SLOW = {"heads": 32, "kv_heads": 8, "keys": 1024, "head_dim": 64}
+FAST = {"heads": 64, "kv_heads": 32, "keys": 256, "head_dim": 64}
+"""Shapes whose messages last about as long as their computing, on a slow and on a fast link."""
+
+
+def crossing(points: list[dict], kind: str) -> float:
+    """Queries at which both strategies take equally long: a line through the logarithm of their ratio."""
+    across = np.log([point["queries"] for point in points])
+    ratio = np.log([point[kind][0] / point[kind][1] for point in points])
+    slope, offset = np.polyfit(across, ratio, 1)
+    return math.exp(-offset / slope)
+
+
+@pytest.mark.parametrize("pair", [("allgather", "spread"), ("ring", "pass_q")], ids=" or ".join)
+@pytest.mark.parametrize(
+    ("count", "gbits", "shape"),
+    [(2, 1, SLOW), (4, 1, SLOW), (2, 10, FAST), pytest.param(3, 1, SLOW, marks=pytest.mark.long)],
+    ids=lambda value: str(value) if not isinstance(value, dict) else "",
+)
+def test_strategies_cross_where_the_model_says(count, gbits, shape, pair, tmp_path):
+    report = tmp_path / "report.json"
+    with hosts.Hosts(count, gbits, tmp_path) as cluster:
+        done = cluster.run(str(HERE / "cross_over.py"), str(report), json.dumps(shape), *pair)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(report.read_text())
+    assert len(set(found["hosts"])) == count
+    assert found["network"]["bandwidth"] < 1.05 * gbits / 8 * 1e9, "something other than the link carried the messages"
+    measured, predicted = (crossing(found["points"], kind) for kind in ("measured", "predicted"))
+    assert 1 / WITHIN < measured / predicted < WITHIN, found
