@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from streaming_attention import models
 from streaming_attention.method import Choices, Method, Option, OptionError
 from streaming_attention.streaming import footprint, schedule
+from streaming_attention.triton import footprint as triton
 from streaming_attention.workload import Workload
 
 __all__ = ["METHODS", "Choice", "Method", "Option", "OptionError", "UnknownMethod", "expand", "find_method"]
@@ -75,6 +76,26 @@ _ALL = (
         workspace=schedule.workspace,
         distributed_workspace=schedule.workspace,
         options={"block": BLOCK},
+    ),
+    Method(
+        name="triton_streaming",
+        summary="prefill written in Triton, compiled for this CPU from the TTIR that is shipped",
+        target="streaming_attention.triton.methods:prepare_streaming",
+        data=("triton/snapshots/prefill.json.xz",),
+        rate=150.0,
+        workspace=triton.prefill_workspace,
+        options={"isa": ISA},
+        limits=triton.prefill_limits,
+    ),
+    Method(
+        name="triton_decode",
+        summary="few queries over split keys written in Triton, compiled for this CPU from the TTIR that is shipped",
+        target="streaming_attention.triton.methods:prepare_splits",
+        data=("triton/snapshots/decode.json.xz",),
+        rate=20.0,
+        workspace=triton.decode_workspace,
+        options={"isa": ISA},
+        limits=triton.decode_limits,
     ),
     Method(
         name="torch_sdpa",
