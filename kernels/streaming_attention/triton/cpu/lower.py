@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from streaming_attention.triton.cpu import branches, control, dot, memory, reduce
+from streaming_attention.triton.cpu import branches, control, dot, memory, moves, reduce  # noqa: F401  moves adds to RULES
 from streaming_attention.triton.cpu.builder import BYTES, Builder, V, i64, llvm_type
 from streaming_attention.triton.cpu.ir import POINTER, Block, Function, Operation, Type, Value
 from streaming_attention.triton.cpu.lanes import Lanes, Position, as_scalar, uniform, vector
