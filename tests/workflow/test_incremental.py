@@ -4,7 +4,7 @@ import pytest
 
 from project import TINY, Project, changed
 
-TABLES = {"tabulate_best", "tabulate_jobs", "tabulate_machine", "tabulate_status"}
+TABLES = {"tabulate_best", "tabulate_gpu", "tabulate_jobs", "tabulate_machine", "tabulate_status"}
 RESULTS = {"aggregate_records", *TABLES, "trace_provenance", "all"}
 SERIAL = "query-b1-h1x1-q1-k64-d32-full-fp32-n1s1r1t1-rep0"
 

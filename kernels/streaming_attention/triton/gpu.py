@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import time
+import importlib
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 
-from streaming_attention.triton.prebuilt import load_function
-from streaming_attention.triton.specializations import Specialization, snapshots
+from streaming_attention.triton import specializations as known
 
 TARGETS = {
     "sm_80": ("cuda", 80, 32), "sm_90": ("cuda", 90, 32), "sm_100": ("cuda", 100, 32),
@@ -15,36 +14,32 @@ TARGETS = {
 }  # fmt: skip
 """Triton's backend, architecture and warp size by the target's usual name."""
 
-MINIMUM_ROWS = 16
-"""GPUs' matrix units take no fewer rows; decode kernels of 2 to 8 rows are for CPUs alone."""
+KERNELS = (
+    known.prefill("bf16", 64, True), known.prefill("bf16", 128, True), known.prefill("bf16", 128, False, ragged=True),
+    known.decode("bf16", 128, 1, True), known.decode("bf16", 128, 16, True), known.decode("bf16", 128, 16, True, 64),
+    known.merge("bf16", 128), known.backward("row_sums", "bf16", 64),
+    known.backward("keys_gradient", "bf16", 64), known.backward("queries_gradient", "bf16", 64),
+)  # fmt: skip
+"""Every kernel in each of its forms, in the precision that GPUs are used in. Matrix units take 16 rows and more."""
 
 
 @dataclass(frozen=True)
-class Artefact:
-    """One kernel for one GPU.
+class Binary:
+    """A kernel's machine code: its kind, ``cubin`` or ``hsaco``, and its bytes."""
 
-    Parameters
-    ----------
-    kernel, target : str
-    kind : str
-        ``cubin`` or ``hsaco``.
-    size : int
-        Bytes.
-    digest : str
-        sha256 of the binary.
-    seconds : float
-        Compile time.
-    """
-
-    kernel: str
-    target: str
     kind: str
-    size: int
-    digest: str
-    seconds: float
+    code: bytes
 
 
-def compile_for(specialization: Specialization, target: str) -> Artefact:
+def triton_version() -> str | None:
+    """The release that is installed; None without one."""
+    try:
+        return version("triton")
+    except PackageNotFoundError:
+        return None
+
+
+def compile_for(specialization: known.Specialization, target: str) -> Binary:
     """Compile one kernel for one GPU; needs Triton, no GPU.
 
     Raises
@@ -55,19 +50,18 @@ def compile_for(specialization: Specialization, target: str) -> Artefact:
     if target not in TARGETS:
         raise ValueError(f"target {target!r}: allowed are {', '.join(TARGETS)}")
     from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource, compile
+    from triton.compiler import compile
 
-    start = time.perf_counter()
-    source = ASTSource(
-        load_function(specialization), dict(specialization.signature), dict(specialization.constants), {}
-    )
-    compiled = compile(source, target=GPUTarget(*TARGETS[target]), options={"num_warps": 4, "num_stages": 1})
+    options = {"num_warps": 4, "num_stages": 1}
+    compiled = compile(source_of(specialization), target=GPUTarget(*TARGETS[target]), options=options)
     kind = "cubin" if "cubin" in compiled.asm else "hsaco"
-    binary = compiled.asm[kind]
-    digest = hashlib.sha256(binary).hexdigest()
-    return Artefact(specialization.name, target, kind, len(binary), digest, time.perf_counter() - start)
+    return Binary(kind, compiled.asm[kind])
 
 
-def for_gpus() -> tuple[Specialization, ...]:
-    """The shipped kernels that a GPU can run."""
-    return tuple(each for each in snapshots() if not 1 < dict(each.constants).get("ROWS", 1) < MINIMUM_ROWS)
+def source_of(specialization: known.Specialization):
+    """A kernel's source with its types and constants, as Triton's compiler takes it."""
+    from triton.compiler import ASTSource
+
+    module = importlib.import_module(f"streaming_attention.triton.kernels.{specialization.module}")
+    function = getattr(module, specialization.function)
+    return ASTSource(function, dict(specialization.signature), dict(specialization.constants), {})

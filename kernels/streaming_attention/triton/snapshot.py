@@ -5,7 +5,6 @@ Needs the Triton release of :data:`MADE_WITH`, because others print (and optimis
 
 from __future__ import annotations
 
-import importlib
 import json
 import lzma
 import os
@@ -13,10 +12,10 @@ from pathlib import Path
 
 from triton._C.libtriton import ir
 from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
 
 from streaming_attention.triton.cpu.target import make_target
 from streaming_attention.triton.cpu.text import strip_locations
+from streaming_attention.triton.gpu import source_of
 from streaming_attention.triton.plugin import NAME
 from streaming_attention.triton.plugin.compiler import Compiler
 from streaming_attention.triton.prebuilt import SNAPSHOTS, sources_digest
@@ -35,13 +34,6 @@ def generate(specialization: Specialization) -> str:
         backend.target, options, backend.get_codegen_implementation(options), backend.get_module_map(), context
     )
     return without_locations(str(backend.make_ttir(module, {})))
-
-
-def source_of(specialization: Specialization) -> ASTSource:
-    """A kernel's source with its types and constants, as Triton's compiler takes it."""
-    module = importlib.import_module(f"streaming_attention.triton.kernels.{specialization.module}")
-    function = getattr(module, specialization.function)
-    return ASTSource(function, dict(specialization.signature), dict(specialization.constants), {})
 
 
 def without_locations(text: str) -> str:
