@@ -59,6 +59,7 @@ class Lowering:
         self.packed: dict = {}
         self.in_place: dict[Value, Buffer] = {}
         self.plan = make_plan(function)
+        self.late = set(self.plan.written_by.values())
         self.memo: dict = {}
         self.used = self.peak = 0
 
@@ -117,17 +118,24 @@ class Lowering:
             if not value.type.is_tensor:
                 self.memo = {}
                 self.scalars[value] = self.apply(operation, value, Position(()))
-            elif value in self.plan.kept:
+            elif value in self.plan.kept and value not in self.late:
                 self.keep(value)
 
-    def keep(self, value: Value, into: Buffer | None = None) -> Buffer:
+    def keep(self, value: Value) -> Buffer:
         """Evaluate a tensor into a buffer."""
-        target = into or self.allocate(value.type)
-        axis = self.axis_of(value)
+        target, axis = self.room(value), self.axis_of(value)
         for position in self.nest(value.type.shape, axis):
             target.write(self.b, position, self.evaluate(value, position))
         self.buffers[value] = target
         return target
+
+    def room(self, value: Value) -> Buffer:
+        """Memory for a kept tensor: that of the product it is made from, where nobody else needs that any more."""
+        product = self.plan.over.get(value)
+        if product is None or product in self.in_place or product not in self.buffers:
+            return self.allocate(value.type)
+        old = self.buffers[product]
+        return Buffer(old.base, value.type.element, old.strides)
 
     # evaluation -------------------------------------------------------------------------------------------------
 

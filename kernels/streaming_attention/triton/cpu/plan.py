@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from streaming_attention.triton.cpu.ir import ALWAYS_KEPT, POINTER, Function, Operation, Value
+from streaming_attention.triton.cpu.share import over_products, written_by_reductions
 from streaming_attention.triton.cpu.steps import drifts_of
 
 DEAR = {"tt.load", "arith.divf", "arith.remf", "arith.divsi", "arith.divui", "arith.remsi", "arith.remui",
@@ -35,10 +36,16 @@ class Plan:
     drifts : dict
         Loop argument -> the scalars, uniform over the tensor, that a turn of the loop adds to it: such a tensor of
         indices or pointers is its initial expression plus one running scalar.
+    written_by : dict
+        Reduction -> a kept tensor that it writes while reading it, rather than a pass of its own before.
+    over : dict
+        Kept tensor -> a product whose memory it takes over.
     """
 
     kept: set[Value] = field(default_factory=set)
     drifts: dict[Value, list[Value]] = field(default_factory=dict)
+    written_by: dict[Operation, Value] = field(default_factory=dict)
+    over: dict[Value, Value] = field(default_factory=dict)
 
 
 def make_plan(function: Function) -> Plan:
@@ -52,7 +59,10 @@ def make_plan(function: Function) -> Plan:
     order = {operation: place for place, operation in enumerate(operations)}
     writers = sorted(order[operation] for operation in operations if operation.name in WRITES)
     plan.kept.update(_unwieldy(operations))
-    _Decider(plan, dear, order, writers).decide(reversed(operations))
+    decider = _Decider(plan, dear, order, writers)
+    decider.decide(reversed(operations))
+    plan.written_by = written_by_reductions(plan.kept, decider.sites, order, writers)
+    plan.over = over_products(plan.kept, decider.sites, order)
     return plan
 
 

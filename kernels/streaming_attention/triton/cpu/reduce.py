@@ -9,6 +9,7 @@ from __future__ import annotations
 from streaming_attention.triton.cpu.builder import V, i64, llvm_type
 from streaming_attention.triton.cpu.ir import Operation, Type
 from streaming_attention.triton.cpu.lanes import Lanes, Position, as_scalar, as_vector, uniform, vector
+from streaming_attention.triton.cpu.memory import Buffer
 
 CHAINS = 4
 """Vectors that accumulate side by side, to hide the latency of an addition."""
@@ -33,18 +34,22 @@ def evaluate_region(lowering, block, values: list[Lanes], count: int) -> list[La
 def lower_reduce(lowering, operation: Operation) -> None:
     """``tt.reduce``: lanes run along the reduced axis, or across it where another axis is contiguous in memory."""
     shape, axis = operation.operands[0].type.shape, operation.integer("axis")
+    written = lowering.plan.written_by.get(operation)
+    room = lowering.room(written) if written else None
     targets = [lowering.allocate(result.type) if result.type.is_tensor else None for result in operation.results]
     lanes_along = lowering.axis_of(operation.operands[0])
     if lanes_along == axis or len(shape) == 1:
-        _reduce_along(lowering, operation, shape, axis, targets)
+        _reduce_along(lowering, operation, shape, axis, targets, room)
     else:
-        _reduce_across(lowering, operation, shape, axis, lanes_along, targets)
+        _reduce_across(lowering, operation, shape, axis, lanes_along, targets, room)
+    if written:
+        lowering.buffers[written] = room
     for result, target in zip(operation.results, targets, strict=True):
         if target is not None:
             lowering.buffers[result] = target
 
 
-def _reduce_along(lowering, operation, shape, axis, targets) -> None:
+def _reduce_along(lowering, operation, shape, axis, targets, room: Buffer | None) -> None:
     """Each result from vectors along the axis, folded into one lane at the end."""
     count = min(shape[axis], lowering.target.lanes)
     chains = min(CHAINS, shape[axis] // count)
@@ -54,7 +59,7 @@ def _reduce_along(lowering, operation, shape, axis, targets) -> None:
             Position((*index[:axis], chain * count, *index[axis + 1 :]), axis if count > 1 else None, count)
             for chain in range(chains)
         ]
-        lanes = _accumulate(lowering, operation, start, axis, chains * count, shape[axis])
+        lanes = _accumulate(lowering, operation, start, axis, chains * count, shape[axis], room)
         while len(lanes) > 1:
             half = len(lanes) // 2
             pairs = zip(lanes[:half], lanes[half:], strict=True)
@@ -68,7 +73,7 @@ def _reduce_along(lowering, operation, shape, axis, targets) -> None:
                 target.write(lowering.b, outer, value)
 
 
-def _reduce_across(lowering, operation, shape, axis, lanes_along, targets) -> None:
+def _reduce_across(lowering, operation, shape, axis, lanes_along, targets, room: Buffer | None) -> None:
     """Some vectors of results at a time, their elements met row by row."""
     kept = (*shape[:axis], *shape[axis + 1 :])
     inner = lanes_along - (lanes_along > axis)
@@ -81,16 +86,27 @@ def _reduce_across(lowering, operation, shape, axis, lanes_along, targets) -> No
             Position(block.at(inner, lowering.b.add(first, place * count)).index, inner if count > 1 else None, count)
             for place in range(beside)
         ]
-        sums = _accumulate(lowering, operation, [place.insert(axis, 0) for place in places], axis, 1, shape[axis])
+        starts = [place.insert(axis, 0) for place in places]
+        sums = _accumulate(lowering, operation, starts, axis, 1, shape[axis], room)
         for place, lanes in zip(places, sums, strict=True):
             for target, value in zip(targets, lanes, strict=True):
                 target.write(lowering.b, place, value)
 
 
-def _accumulate(lowering, operation, start: list[Position], axis: int, step: int, extent: int) -> list[list[Lanes]]:
+def _read(lowering, operation, position: Position, room: Buffer | None) -> list[Lanes]:
+    """What is reduced at a position; written there too where the reduction is to keep its operand."""
+    lanes = [lowering.evaluate(operand, position) for operand in operation.operands]
+    if room is not None:
+        room.write(lowering.b, position, lanes[0])
+    return lanes
+
+
+def _accumulate(
+    lowering, operation, start: list[Position], axis: int, step: int, extent: int, room: Buffer | None
+) -> list[list[Lanes]]:
     """For each position, combine what lies there and ``step``, 2 ``step``, ... further along ``axis``."""
     b, count = lowering.b, start[0].count
-    first = [[lowering.evaluate(operand, place) for operand in operation.operands] for place in start]
+    first = [_read(lowering, operation, place, room) for place in start]
     elements = [lanes.element for lanes in first[0]]
     first = [[vector(lanes.element, as_vector(b, lanes), count) for lanes in parts] for parts in first]
     if extent <= step:
@@ -112,7 +128,7 @@ def _accumulate(lowering, operation, start: list[Position], axis: int, step: int
         for place, position in enumerate(start):
             index = (*position.index[:axis], b.add(moved, position.index[axis]), *position.index[axis + 1 :])
             where = Position(index, position.axis, count)
-            right = [lowering.evaluate(operand, where) for operand in operation.operands]
+            right = _read(lowering, operation, where, room)
             write(place, combine(lowering, operation, read(place), right, count))
     lowering.memo = {}
     return [read(place) for place in range(len(start))]
