@@ -85,6 +85,10 @@ class Operation:
         Labels and arguments of the blocks that a branch goes to.
     line : str
         Where it comes from in the user's source, ``file:line``.
+    block : Block, optional
+        The block that it stands in.
+    result_types, entry_arguments : list
+        Of the parser: what its line says of results and of its region's arguments.
     """
 
     name: str
@@ -96,6 +100,8 @@ class Operation:
     successors: list[tuple[str, list[Value]]] = field(default_factory=list)
     line: str = "unknown source line"
     block: Block | None = field(default=None, repr=False)
+    result_types: list[Type] = field(default_factory=list)
+    entry_arguments: list[Value] = field(default_factory=list)
 
     @property
     def result(self) -> Value:

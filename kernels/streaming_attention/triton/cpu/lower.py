@@ -60,18 +60,18 @@ class Lowering:
         self.in_place: dict[Value, Buffer] = {}
         self.plan = make_plan(function)
         self.late = set(self.plan.written_by.values())
+        self.labels = {block.label: f"mlir.{block.label}" for block in function.blocks}
+        self.block_carriers: dict = {}
         self.memo: dict = {}
         self.used = self.peak = 0
 
     def run(self) -> str:
         """The module's text."""
         self._prologue()
-        labels = {block.label: f"mlir.{block.label}" for block in self.function.blocks}
-        self.labels = labels
         branches.declare_block_arguments(self, self.function.blocks)
         for block in self.function.blocks:
             if block is not self.function.blocks[0]:
-                self.b.start(labels[block.label])
+                self.b.start(self.labels[block.label])
             self.block(block)
         return "\n".join([self.b.text(), *sorted(self.b.declarations)])
 

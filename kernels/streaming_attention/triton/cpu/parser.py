@@ -186,8 +186,7 @@ class _Parser:
         self.values.update({value.name: value for value in operation.entry_arguments})
 
     def _name_results(self, operation: Operation, names: str) -> None:
-        types = getattr(operation, "result_types", [])
-        for index, kind in enumerate(types):
+        for index, kind in enumerate(operation.result_types):
             operation.results.append(Value("", kind, operation, index))
         place = 0
         for entry in split_list(names):
@@ -197,7 +196,7 @@ class _Parser:
                 value.name = f"{name}#{index}" if count else name
                 self.values[value.name] = value
                 place += 1
-        if hasattr(operation, "entry_arguments"):
+        if operation.entry_arguments:
             block = operation.regions[0][0]
             block.arguments = operation.entry_arguments
             for argument in block.arguments:
