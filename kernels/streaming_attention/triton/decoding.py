@@ -115,11 +115,9 @@ class _Steps:
         if rows is None:
             most = known.ROWS[-1]
             raise ValueError(f"q: {sizes.queries} queries x {sizes.group} heads of a K/V head are over {most} rows")
-        paged = next((size for size in reversed(known.PAGES) if self.page and self.page % size == 0), 0)
-        even = sizes.head_dim == block
-        return kernel(known.decode(dtype, block, rows, even, paged), self.isa), kernel(
-            known.merge(dtype, block), self.isa
-        )
+        page = self.pages.size
+        paged = next(size for size in reversed(known.PAGES) if page % size == 0) if page else 0
+        return known.decode(dtype, block, rows, sizes.head_dim == block, paged), known.merge(dtype, block)
 
     def _values(self) -> list:
         """Arguments of the parts' kernel."""

@@ -16,8 +16,8 @@ DTYPES = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
 HEAD_BLOCKS = (32, 64, 128, 256)
 """Head dimensions are padded to one of these."""
 
-BLOCK_M, BLOCK_N = 128, 64
-"""Queries and keys of a tile of prefill."""
+BLOCK_M, BLOCK_N = 128, 128
+"""Queries and keys of a tile of prefill: of 64 to 256 each, the fastest with and without the causal mask (Zen 5)."""
 
 SHORT_M = 32
 """Queries of a tile where there are no more than that."""

@@ -46,7 +46,7 @@ class Target:
         return ",".join(f"+{feature}" for feature in sorted(self.features))
 
 
-TILES = {"avx512": (16, (14, 2)), "avx2": (8, (6, 2)), "portable": (4, (4, 4))}
+TILES = {"avx512": (16, (6, 4)), "avx2": (8, (6, 2)), "portable": (4, (4, 4))}
 NEEDS = {"avx512": {"avx512f", "avx512vl", "avx512bw", "avx512dq"}, "avx2": {"avx2", "fma"}, "portable": set()}
 BEST = "best"
 AVX512_ONLY = ("avx512", "evex512", "vp2intersect")
