@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
+from streaming_attention import sources
 from streaming_attention.dtypes import DTYPES, why_missing
 from streaming_attention.machine.layout import Layout
 from streaming_attention.slices import Holding
-from streaming_attention.sources import digest_of, sources_of
 from streaming_attention.workload import Workload
 
 MEMORY_SHARE = 0.9
@@ -115,6 +115,8 @@ class Method:
     options : mapping of str to Option or Choices
     requires : tuple of str
         Importable modules it needs beyond this package's own dependencies.
+    data : tuple of str
+        Files of the package that it reads beside its modules, such as kernels in another language.
     limits : callable, optional
         ``workload -> reason or None``, what the method can't express.
     """
@@ -133,11 +135,13 @@ class Method:
     same_bits: bool = True
     options: Mapping[str, Option | Choices] = field(default_factory=dict)
     requires: tuple[str, ...] = ()
+    data: tuple[str, ...] = ()
     limits: Callable[[Workload], str | None] | None = None
 
     def available(self) -> str | None:
         """None, or why the method can't run in this environment."""
         missing = [module for module in self.requires if importlib.util.find_spec(module) is None]
+        missing += [name for name in self.data if not (sources.ROOT / name).is_file()]
         return f"{', '.join(missing)} is not installed" if missing else None
 
     def infeasible(
@@ -224,13 +228,14 @@ class Method:
         return {name: option.check(name, options.get(name, option.default)) for name, option in there.items()}
 
     def sources(self) -> tuple[Path, ...]:
-        """Files that decide what the method computes: its modules and all of the package that they import."""
+        """Files that decide what the method computes: its modules, all of the package that they import, its data."""
         targets = filter(None, (self.target, self.distributed_target))
-        return sources_of(target.partition(":")[0] for target in targets)
+        modules = sources.sources_of(target.partition(":")[0] for target in targets)
+        return (*modules, *(sources.ROOT / name for name in self.data))
 
     def digest(self) -> str:
         """sha256 over :meth:`sources`."""
-        return digest_of(self.sources())
+        return sources.digest_of(self.sources())
 
     def load(self, ranks: int = 1) -> Callable:
         """``prepare(inputs, threads, comm, options) -> Prepared`` for one rank (comm is None) or several."""

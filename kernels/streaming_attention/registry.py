@@ -15,6 +15,7 @@ from streaming_attention.distributed.strategies import AUTO, OVERLAP, STRATEGIES
 from streaming_attention.dtypes import DTYPES
 from streaming_attention.method import Choices, Method, Option, OptionError
 from streaming_attention.streaming import footprint, schedule
+from streaming_attention.triton import footprint as triton
 from streaming_attention.workload import Workload
 
 __all__ = ["METHODS", "Choice", "Method", "Option", "OptionError", "UnknownMethod", "expand", "find_method"]
@@ -87,6 +88,26 @@ _ALL = (
         distributed_workspace=schedule.workspace,
         distributed_holding=holdings.streaming_loops,
         options={"block": BLOCK},
+    ),
+    Method(
+        name="triton_streaming",
+        summary="prefill written in Triton, compiled for this CPU from the TTIR that is shipped",
+        target="streaming_attention.triton.methods:prepare_streaming",
+        data=("triton/snapshots/prefill.json.xz",),
+        rate=150.0,
+        workspace=triton.prefill_workspace,
+        options={"isa": ISA},
+        limits=triton.prefill_limits,
+    ),
+    Method(
+        name="triton_decode",
+        summary="few queries over split keys written in Triton, compiled for this CPU from the TTIR that is shipped",
+        target="streaming_attention.triton.methods:prepare_splits",
+        data=("triton/snapshots/decode.json.xz",),
+        rate=20.0,
+        workspace=triton.decode_workspace,
+        options={"isa": ISA},
+        limits=triton.decode_limits,
     ),
     Method(
         name="torch_sdpa",

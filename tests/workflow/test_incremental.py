@@ -8,6 +8,7 @@ from streaming_attention.campaign.figures import FIGURES
 TABLES = {
     "tabulate_best",
     "tabulate_extrapolated",
+    "tabulate_gpu",
     "tabulate_jobs",
     "tabulate_machine",
     "tabulate_prediction_errors",

@@ -46,6 +46,7 @@ for table in TABLES:
             aggregated=rules.aggregate_records.output,
             plan=rules.plan_campaign.output.table,
             environment=rules.probe_environment.output.record,
+            more=rules.compile_for_gpus.output if table == "gpu" else [],
             code=modules_of(f"campaign.tables.{table}"),
         output:
             page=report(

@@ -28,6 +28,7 @@ from streaming_attention.machine.layout import Layout
 from streaming_attention.models import tensor_bytes
 from streaming_attention.registry import METHODS
 from streaming_attention.sources import sources_of as package_sources
+from streaming_attention.triton.gpu import triton_version
 
 
 def as_typed(value):

@@ -1,4 +1,4 @@
-# Every method is compiled once into the JIT cache, so that no measurement pays for it.
+# Every method is compiled once into the JIT cache, so that no measurement pays for it; Triton's kernels for GPUs as well.
 
 
 rule compile_method:
@@ -19,3 +19,23 @@ rule compile_method:
         kernels=lambda wc: digest_of(wc.method),
     shell:
         "python -m streaming_attention compile" " --spec {params.spec:q} --output {output.record:q} --log {log:q}"
+
+
+# Made again when a kernel changes and when Triton comes or goes; without Triton it says so for every kernel.
+rule compile_for_gpus:
+    input:
+        code=modules_of("campaign.gpu"),
+        kernels=sorted(os.path.relpath(path) for path in Path(KERNELS).glob("streaming_attention/triton/kernels/*.py")),
+    output:
+        found=f"{RESULTS}/gpu.json",
+    log:
+        f"{RESULTS}/logs/compile_for_gpus/gpu.log",
+    conda:
+        "../../envs/measure.yaml"
+    resources:
+        **PLACE,
+        exclusive=1,
+    params:
+        triton=triton_version(),
+    shell:
+        "python -m streaming_attention gpu --output {output.found:q} > {log:q} 2>&1"

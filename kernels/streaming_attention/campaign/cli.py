@@ -2,8 +2,8 @@
 
 ``plan`` shows what a config would measure, ``cluster`` what SLURM has. ``measure``, ``ceilings``, ``gate`` and
 ``compile`` run one job under a supervisor; the workflow calls them, and each record names the command that repeats it
-without the workflow. ``compare`` joins two tables of measurements, ``verify`` walks a campaign's figures back to their
-records.
+without the workflow. ``gpu`` compiles the Triton kernels for GPUs. ``compare`` joins two tables of measurements,
+``verify`` walks a campaign's figures back to their records.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_cluster(commands)
     for name, summary in _JOB_SUMMARIES.items():
         _add_job(commands, name, summary)
+    _add_gpu(commands)
     _add_compare(commands)
     _add_verify(commands)
     return parser
@@ -112,6 +113,19 @@ def _run_job(options) -> None:
             from streaming_attention.campaign.describe import summarise
 
             print(summarise(record))
+
+
+def _add_gpu(commands) -> None:
+    command = commands.add_parser("gpu", help="compile the Triton kernels for GPUs; nothing is run on one")
+    command.add_argument("--output", type=Path, default=Path("gpu.json"), help="the JSON file to write")
+    command.set_defaults(run=_gpu)
+
+
+def _gpu(options) -> None:
+    from streaming_attention.campaign.files import write_json
+    from streaming_attention.campaign.gpu import compile_all
+
+    write_json(options.output, compile_all())
 
 
 def _add_compare(commands) -> None:

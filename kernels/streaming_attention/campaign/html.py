@@ -20,7 +20,7 @@ td.short { white-space: nowrap; }
 td.long { min-width: 18rem; }
 tr:hover td { background: #fafafa; }
 td.path { font: 11px/1.6 ui-monospace, "DejaVu Sans Mono", monospace; color: #666; white-space: pre; }
-.passed, .faster { color: #00684a; } .incorrect, .error, .slower { color: #b00020; font-weight: 600; }
+.passed, .faster, .compiled { color: #00684a; } .incorrect, .error, .slower { color: #b00020; font-weight: 600; }
 .infeasible, .missing, .timeout, .ambiguous { color: #8a5a00; }
 """
 

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
+from streaming_attention.triton.cpu import COMPILE_EVENT
+
 _PACKAGE = Path(__file__).parents[1]
 
 
@@ -47,9 +49,9 @@ def settle_cache(cpu: str) -> Path:
 
 @contextmanager
 def compile_timer() -> Iterator[list[float]]:
-    """Collects the seconds of every compilation that Numba does inside the block; what the cache gives costs none."""
+    """Collects the seconds of every compilation inside the block, Triton's too; what a cache gives costs none."""
     from numba.core import event
 
     durations: list[float] = []
-    with event.install_timer("numba:compile", durations.append):
+    with event.install_timer("numba:compile", durations.append), event.install_timer(COMPILE_EVENT, durations.append):
         yield durations

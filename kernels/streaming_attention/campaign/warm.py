@@ -10,6 +10,7 @@ from streaming_attention.campaign.jit import compile_timer
 from streaming_attention.campaign.process import Process
 from streaming_attention.distributed.team import Team
 from streaming_attention.inputs import make_inputs
+from streaming_attention.machine.layout import Layout
 from streaming_attention.registry import METHODS
 from streaming_attention.workload import Workload
 
@@ -21,7 +22,7 @@ SHAPES = (_SMALL, replace(_SMALL, queries=1, causal=False), replace(_SMALL, keys
 def compile_method(job: dict, team: Team, process: Process) -> dict:
     """Run every code path of a method once and return the compile record, unsealed.
 
-    ``jit_seconds`` is what Numba spent compiling (0 when the cache had it all), ``cached_seconds`` the rest of the
+    ``jit_seconds`` is what compilers spent (0 when the cache had it all), ``cached_seconds`` the rest of the
     first calls: loading from the cache, importing, running.
     """
     begin, started = time.perf_counter(), now()
@@ -45,11 +46,14 @@ def compile_method(job: dict, team: Team, process: Process) -> dict:
 
 
 def _compile(job: dict) -> tuple[str, float, float]:
+    method, layout = METHODS[job["method"]], Layout(**job["layout"])
     kernels, begin = [], time.perf_counter()
     with compile_timer() as durations:
         for shape in SHAPES:
-            inputs = make_inputs(replace(shape, dtype=job["dtype"]), seed=1)
-            prepared = METHODS[job["method"]].load(1)(inputs, job["layout"]["threads"], None, {})
+            workload = replace(shape, dtype=job["dtype"])
+            if method.infeasible(workload, layout):
+                continue
+            prepared = method.load(1)(make_inputs(workload, seed=1), layout.threads, None, {})
             prepared.run()
             kernels.append(prepared.kernel)
             prepared.close()

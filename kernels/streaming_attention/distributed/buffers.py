@@ -7,8 +7,9 @@ from dataclasses import replace
 from streaming_attention.distributed.choose import resolve
 from streaming_attention.distributed.holdings import Heads
 from streaming_attention.distributed.pieces import chunk_rows
+from streaming_attention.dtypes import DTYPES
 from streaming_attention.streaming import footprint
-from streaming_attention.workload import DTYPES, Workload
+from streaming_attention.workload import Workload
 
 
 def workspace(

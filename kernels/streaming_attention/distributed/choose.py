@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 from streaming_attention import models
 from streaming_attention.distributed.strategies import AUTO, OVERLAPPING, STRATEGIES
+from streaming_attention.dtypes import DTYPES
 from streaming_attention.slices import key_slice, pairs_between, zigzag_slices
-from streaming_attention.workload import DTYPES, Workload
+from streaming_attention.workload import Workload
 
 STATE_EXTRA, RESULT_EXTRA = 2, 1
 """Numbers of a row beside its head_dim: maximum and total of a softmax state, log-sum-exp of a finished result."""

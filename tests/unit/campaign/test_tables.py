@@ -8,6 +8,7 @@ import pytest
 
 from streaming_attention.campaign import html
 from streaming_attention.campaign.aggregate import aggregate, write_tables
+from streaming_attention.campaign.files import write_json
 from streaming_attention.campaign.folder import Folder, log_name
 from streaming_attention.campaign.record import write_record
 from streaming_attention.campaign.tables import TABLES, find_table, write_table
@@ -18,6 +19,12 @@ from streaming_attention.machine.layout import Layout
 from streaming_attention.workload import Workload
 
 ODD = "<script>alert('x')</script> & \"quotes\" $(rm -rf) `x` é\n:tag:"
+
+
+GPU = [
+    {"kernel": "prefill", "target": "sm_90", "status": "compiled", "kind": "cubin", "bytes": 9000, "seconds": 0.5},
+    {"kernel": "prefill", "target": "gfx942", "status": "error", "reason": "out of <registers>"},
+]
 
 
 class Outline(HTMLParser):
@@ -47,6 +54,7 @@ def campaign(tmp_path_factory):
     )
     factory.write_plan(folder / "plan.csv", factory.plan_of(records, [unfinished]))
     write_tables(aggregate(records), folder / "tables")
+    write_json(folder / "gpu.json", {"schema": 1, "triton": "3.8.0", "kernels": GPU})
     return folder
 
 
@@ -145,6 +153,14 @@ def test_a_ceiling_that_failed_says_why():
     tables = aggregate([factory.ceilings(Layout(), ceilings=[failed])])
     values = machine_card(factory.environment(), tables.ceilings)["value"].tolist()
     assert values[-1] == "incorrect: wrong sum"
+
+
+def test_the_table_of_gpus_says_what_compiled_and_that_nothing_was_run(campaign):
+    table = find_table("gpu").tabulate(Folder(campaign))
+    assert table.frame["status"].tolist() == ["compiled", "error"]
+    assert table.frame["reason"].tolist() == ["", "out of <registers>"]
+    for words in ("Triton 3.8.0: 1 compiled, 1 error", "nothing here was run on a GPU"):
+        assert words in " ".join(table.page.split())
 
 
 @pytest.mark.parametrize(("cpus", "text"), [([], ""), ([3], "3"), ([0, 1, 2, 8], "0-2, 8"), ([5, 4, 1], "1, 4-5")])

@@ -13,6 +13,7 @@ TABLES = {
     "machine": "Machine",
     "status": "Status of all points",
     "jobs": "Jobs behind the records",
+    "gpu": "Triton kernels compiled for GPUs",
 }
 """Name -> title; the module of the same name has ``tabulate(folder) -> Table``."""
 

@@ -1,0 +1,203 @@
+"""A compiled kernel that can be called: packs arguments into slots and hands the grid to the pool of threads.
+
+The pool is the one that all kernels of this package share (:mod:`streaming_attention.streaming.pool`); a program of the
+grid is a task of it. Which thread runs a program never changes what it computes.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+from streaming_attention.parallel import most_threads
+from streaming_attention.simd.isa import select_isa
+from streaming_attention.streaming.pool import launch
+from streaming_attention.triton.cpu.builder import BYTES
+from streaming_attention.triton.cpu.engine import Loaded, compile_object
+from streaming_attention.triton.cpu.lower import lower, mangled
+from streaming_attention.triton.cpu.parser import parse
+from streaming_attention.triton.cpu.target import Target, make_target
+
+CODES = {
+    "ptr": "Q",
+    "i1": "?7x",
+    "i8": "b7x",
+    "i16": "h6x",
+    "i32": "i4x",
+    "i64": "q",
+    "f16": "e6x",
+    "f32": "f4x",
+    "f64": "d",
+}
+"""How ``struct`` fills an argument's 8-byte slot."""
+
+MOST_PROGRAMS = 2**31 - 1
+
+
+class LaunchError(ValueError):
+    """A launch that can't be: the message names the kernel, the argument and what is allowed."""
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A kernel as machine code, ready to be stored.
+
+    Parameters
+    ----------
+    name : str
+    arguments : tuple of (str, str or None)
+        Element and pointee of each.
+    scratch : int
+        Bytes that one program needs.
+    code : bytes
+        An object file.
+    target : str
+        Name of the :class:`Target` it was compiled for.
+    """
+
+    name: str
+    arguments: tuple
+    scratch: int
+    code: bytes
+    target: str
+
+    def to_bytes(self) -> bytes:
+        """One file: a line of JSON, then the object file."""
+        head = {"name": self.name, "arguments": self.arguments, "scratch": self.scratch, "target": self.target}
+        return json.dumps(head).encode() + b"\n" + self.code
+
+    @staticmethod
+    def from_bytes(data: bytes) -> Compiled:
+        head, _, code = data.partition(b"\n")
+        fields = json.loads(head)
+        fields["arguments"] = tuple(tuple(argument) for argument in fields["arguments"])
+        return Compiled(code=code, **fields)
+
+
+def compile_ttir(text: str, target: Target | None = None) -> Compiled:
+    """Compile a module of TTIR.
+
+    Raises
+    ------
+    UnsupportedOperation
+        Naming the operation and its line in the kernel's source.
+    MemoryError
+        The tensors of one program need more scratch than is sane.
+    """
+    target = target or make_target()
+    function = parse(text)
+    ir, scratch = lower(function, target)
+    arguments = tuple((argument.type.element, argument.type.pointee) for argument in function.arguments)
+    return Compiled(function.name, arguments, scratch, compile_object(ir, target), target.name)
+
+
+class Kernel:
+    """Compiled code, loaded.
+
+    Parameters
+    ----------
+    compiled : Compiled
+
+    Examples
+    --------
+    >>> kernel = Kernel(compile_ttir(text))            # doctest: +SKIP
+    >>> kernel((blocks,), x, y, out, x.size)           # doctest: +SKIP
+    """
+
+    def __init__(self, compiled: Compiled):
+        self.compiled = compiled
+        self.loaded = Loaded(compiled.code, make_target(compiled.target))
+        self.function = self.loaded.address(mangled(compiled.name))
+        self.slots = struct.Struct("=" + "".join(_code(element) for element, _ in compiled.arguments) + "iii")
+        self.pointers = tuple(element == "ptr" for element, _ in compiled.arguments)
+
+    def __call__(self, grid: Sequence[int], *arguments, threads: int | None = None) -> None:
+        """Run the kernel for every program of a grid of one to three axes.
+
+        Parameters
+        ----------
+        grid : sequence of int
+        *arguments : array, tensor or scalar
+        threads : int, optional
+            As many as :func:`set_threads` said unless given.
+
+        Raises
+        ------
+        LaunchError
+            Empty, negative or too large grid; wrong number or kind of arguments.
+        """
+        if len(arguments) != len(self.pointers):
+            raise LaunchError(f"{self.compiled.name}: {len(arguments)} arguments given, {len(self.pointers)} needed")
+        pairs = zip(self.pointers, arguments, strict=True)
+        self.launch(grid, [address_of(value) if pointer else value for pointer, value in pairs], threads)
+
+    def launch(self, grid: Sequence[int], values: list, threads: int | None = None) -> None:
+        """The same with pointers as integers."""
+        x, y, z = (*grid, 1, 1)[:3]
+        programs = x * y * z
+        if not 0 < programs <= MOST_PROGRAMS or min(x, y, z) < 0:
+            raise LaunchError(f"{self.compiled.name}: grid {tuple(grid)} has no programs or more than {MOST_PROGRAMS}")
+        try:
+            job = self.slots.pack(*values, x, y, z)
+        except struct.error as error:
+            raise LaunchError(f"{self.compiled.name}: {self._misfit(values)}") from error
+        launch(_isa(), self.function, job, programs, threads or get_threads(), self.compiled.scratch)
+
+    def _misfit(self, values: list) -> str:
+        """Which argument doesn't fit its slot."""
+        for place, ((element, _), value) in enumerate(zip(self.compiled.arguments, values, strict=True)):
+            try:
+                struct.pack("=" + _code(element), value)
+            except struct.error:
+                return f"argument {place}: {value!r} is not a {element}"
+        return "arguments don't fit"
+
+
+def _code(element: str) -> str:
+    if element not in CODES:
+        raise LaunchError(f"arguments of type {element} can't be passed by value; {BYTES.get(element)} bytes")
+    return CODES[element]
+
+
+def address_of(value) -> int:
+    """Address of an array's first element: NumPy's, torch's, anything with ``data_ptr()``; None is a null pointer."""
+    if hasattr(value, "__array_interface__"):
+        return value.__array_interface__["data"][0]
+    if value is None:
+        return 0
+    if hasattr(value, "data_ptr"):
+        return value.data_ptr()
+    if isinstance(value, int):
+        return value
+    raise LaunchError(f"{type(value).__name__} is neither an array nor a tensor")
+
+
+_threads: int | None = None
+
+
+def get_threads() -> int:
+    """How many threads a launch uses where it isn't told."""
+    return _threads or most_threads()
+
+
+def set_threads(threads: int) -> None:
+    """How many threads later launches use, the caller among them; all that the process has until this is called.
+
+    Raises
+    ------
+    ValueError
+        Less than one.
+    """
+    global _threads
+    if threads < 1:
+        raise ValueError(f"threads: {threads} is not at least 1")
+    _threads = threads
+
+
+@cache
+def _isa():
+    """Which compiled copy of the pool's loops runs; the kernel itself knows nothing of it."""
+    return select_isa(None)

@@ -1,0 +1,77 @@
+"""What one pass over memory can do for two operations: a kept tensor written by the reduction that reads it first, and
+one that takes the place of the product it is made from.
+
+In attention both concern ``p = exp2(scores - m)``: it is written while its rows are summed, over the scores, so that a
+block of keys costs one pass less and half the cache.
+"""
+
+from __future__ import annotations
+
+from streaming_attention.triton.cpu.builder import BYTES
+from streaming_attention.triton.cpu.ir import ALWAYS_KEPT, Operation, Value
+
+
+def written_by_reductions(kept: set[Value], sites: dict, order: dict, writers: list[int]) -> dict[Operation, Value]:
+    """Reduction -> the kept tensor that it reads, before anything else does and before memory changes.
+
+    Parameters
+    ----------
+    kept : set of Value
+    sites : dict of Value to set of Operation
+        The operations that end up reading a value.
+    order : dict of Operation to int
+    writers : list of int
+        Places of the operations that write memory.
+    """
+    found: dict[Operation, Value] = {}
+    for value in kept:
+        reader = _first_reader(value, sites.get(value, set()), order)
+        if reader is not None and not any(order[value.operation] < place < order[reader] for place in writers):
+            found[reader] = value
+    return found
+
+
+def _first_reader(value: Value, sites: set[Operation], order: dict[Operation, int]) -> Operation | None:
+    """The reduction that is the first to read a value; None where something else is."""
+    operation = value.operation
+    if operation is None or operation.name in ALWAYS_KEPT or not sites:
+        return None
+    first = min(sites, key=order.__getitem__)
+    alone = first.name == "tt.reduce" and first.operands == [value]
+    return first if alone and first.block is operation.block else None
+
+
+def over_products(kept: set[Value], sites: dict, order: dict) -> dict[Value, Value]:
+    """Kept tensor -> the product that it is made from element by element and that nothing reads any more after that."""
+    found: dict[Value, Value] = {}
+    for value in kept:
+        operation = value.operation
+        if operation is None or operation.name in ALWAYS_KEPT:
+            continue
+        for product in _products(value, kept, value.type):
+            last = max(order[site] for site in sites[product])
+            if (
+                product.operation.block is operation.block
+                and last == order[operation]
+                and product not in found.values()
+            ):
+                found[value] = product
+                break
+    return found
+
+
+def _products(value: Value, kept: set[Value], kind) -> list[Value]:
+    """Products of a tensor's shape and element size that its expression reads at its own place and nowhere else."""
+    operation = value.operation
+    if operation is None or value.type.shape != kind.shape:
+        return []
+    if operation.name == "tt.dot":
+        return [value] if BYTES[value.type.element] == BYTES[kind.element] else []
+    if operation.name in ALWAYS_KEPT or not operation.name.startswith(("arith.", "math.", "tt.fp_to_fp")):
+        return []
+    return [
+        product
+        for operand in operation.operands
+        if operand not in kept or (operand.operation and operand.operation.name == "tt.dot")
+        for product in _products(operand, kept, kind)
+    ]

@@ -1,0 +1,108 @@
+"""Attention of many queries: a block of queries per program, keys streamed past it in blocks (online softmax).
+
+The state of a row is its maximum ``m``, the sum ``l`` of exponentials and the unnormalised output ``acc``, all relative
+to ``m``; a block of keys that raises ``m`` rescales the other two. See Milakov and Gimelshein 2018, Dao 2023.
+"""
+
+import triton
+import triton.language as tl
+
+LN2: tl.constexpr = tl.constexpr(0.6931471805599453)
+
+
+@triton.jit
+def stream_keys(
+    q, k, v, m, l, acc, rows, stride_k, stride_v, start, stop, keys, last, scale, head_dim,
+    MASKED: tl.constexpr, EVEN_D: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    """Take the keys from ``start`` to ``stop`` into the state; ``last`` is the last key that each row sees."""
+    dims = tl.arange(0, BLOCK_D)
+    for first in tl.range(start, stop, BLOCK_N):
+        columns = first + tl.arange(0, BLOCK_N)
+        where_k = k + columns[:, None].to(tl.int64) * stride_k + dims[None, :]
+        where_v = v + columns[:, None].to(tl.int64) * stride_v + dims[None, :]
+        if MASKED or not EVEN_D:
+            inside = (columns[:, None] < keys) & (dims[None, :] < head_dim)
+            keys_block = tl.load(where_k, mask=inside, other=0.0)
+        else:
+            keys_block = tl.load(where_k)
+        scores = tl.dot(q, tl.trans(keys_block), input_precision="ieee") * scale
+        if MASKED:
+            scores = tl.where(columns[None, :] <= last[:, None], scores, -float("inf"))
+        m_new = tl.maximum(m, tl.max(scores, 1))
+        base = tl.where(m_new == -float("inf"), 0.0, m_new) if MASKED else m_new
+        p = tl.exp2(scores - base[:, None])
+        alpha = tl.exp2(m - base)
+        l = l * alpha + tl.sum(p, 1)
+        if MASKED or not EVEN_D:
+            values = tl.load(where_v, mask=inside, other=0.0)
+        else:
+            values = tl.load(where_v)
+        acc = tl.dot(p.to(values.dtype), values, acc * alpha[:, None], input_precision="ieee")
+        m = m_new
+    return m, l, acc
+
+
+@triton.jit
+def prefill(
+    q, k, v, out, lse, starts_q, starts_k,
+    stride_qb: tl.int64, stride_qh: tl.int64, stride_qt: tl.int64,
+    stride_kb: tl.int64, stride_kh: tl.int64, stride_kt: tl.int64,
+    stride_vb: tl.int64, stride_vh: tl.int64, stride_vt: tl.int64,
+    stride_ob: tl.int64, stride_oh: tl.int64, stride_ot: tl.int64,
+    stride_lb: tl.int64, stride_lh: tl.int64,
+    queries: tl.int32, keys: tl.int32, group: tl.int32, causal: tl.int32, head_dim: tl.int32, scale: tl.float32,
+    RAGGED: tl.constexpr, EVEN_D: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    """``out = softmax(scale q k^T) v`` per head, and its ``lse``.
+
+    Grid: (blocks of queries, heads, batch). With RAGGED, ``starts_q`` and ``starts_k`` (batch + 1 offsets each) cut the
+    token axis into sequences. ``causal`` aligns the last query with the last key.
+    """
+    block = tl.num_programs(0) - 1 - tl.program_id(0)  # long rows first, so that threads end together
+    head, batch = tl.program_id(1), tl.program_id(2).to(tl.int64)
+    if RAGGED:
+        first_q, first_k = tl.load(starts_q + batch), tl.load(starts_k + batch)
+        queries = tl.load(starts_q + batch + 1) - first_q
+        keys = tl.load(starts_k + batch + 1) - first_k
+        q += first_q * stride_qt
+        k += first_k * stride_kt
+        v += first_k * stride_vt
+        out += first_q * stride_ot
+        lse += first_q
+        batch = batch * 0
+    start = block * BLOCK_M
+    if start < queries:
+        q += batch * stride_qb + head * stride_qh
+        k += batch * stride_kb + (head // group) * stride_kh
+        v += batch * stride_vb + (head // group) * stride_vh
+        rows = start + tl.arange(0, BLOCK_M)
+        dims = tl.arange(0, BLOCK_D)
+        inside = (rows[:, None] < queries) & (dims[None, :] < head_dim)
+        q_block = tl.load(q + rows[:, None].to(tl.int64) * stride_qt + dims[None, :], mask=inside, other=0.0)
+
+        reach = tl.where(causal != 0, keys - queries, keys)  # how far past its own index a row sees
+        last = tl.minimum(rows + reach, keys - 1)
+        stop = tl.minimum(keys, tl.maximum(start + BLOCK_M + reach, 0))
+        whole = tl.maximum(tl.minimum(start + 1 + reach, keys), 0) // BLOCK_N * BLOCK_N
+
+        m = tl.full([BLOCK_M], -float("inf"), tl.float32)
+        l = tl.zeros([BLOCK_M], tl.float32)
+        acc = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
+        m, l, acc = stream_keys(
+            q_block, k, v, m, l, acc, rows, stride_kt, stride_vt, 0, whole, keys, last, scale, head_dim,
+            False, EVEN_D, BLOCK_N, BLOCK_D,
+        )  # fmt: skip
+        m, l, acc = stream_keys(
+            q_block, k, v, m, l, acc, rows, stride_kt, stride_vt, whole, stop, keys, last, scale, head_dim,
+            True, EVEN_D, BLOCK_N, BLOCK_D,
+        )  # fmt: skip
+
+        acc = acc * (1.0 / tl.where(l == 0.0, 1.0, l))[:, None]
+        out += batch * stride_ob + head * stride_oh
+        tl.store(
+            out + rows[:, None].to(tl.int64) * stride_ot + dims[None, :], acc.to(out.dtype.element_ty), mask=inside
+        )
+        lse += batch * stride_lb + head * stride_lh
+        tl.store(lse + rows, (m + tl.log2(l)) * LN2, mask=rows < queries)

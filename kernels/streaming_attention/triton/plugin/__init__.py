@@ -1,0 +1,3 @@
+"""What Triton loads through its entry-point group ``triton.backends``, under the name ``streaming_cpu``."""
+
+NAME = "streaming_cpu"
