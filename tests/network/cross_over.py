@@ -1,6 +1,7 @@
 """One rank of the network tests: two strategies on more and more queries, and what the model makes of them.
 
-``python -m mpi4py cross_over.py REPORT WORKLOAD FIRST SECOND`` on every host; WORKLOAD is JSON without ``queries``.
+``python -m mpi4py cross_over.py REPORT WORKLOAD OVERLAP FIRST SECOND`` on every host; WORKLOAD is JSON without
+``queries``, OVERLAP the option, on or off.
 Where the model says that both strategies take equally long is found first, from the network and the kernel as they are
 between and on these hosts; then both are timed around that number of queries.
 """
@@ -27,21 +28,26 @@ from streaming_attention.workload import Workload
 
 AROUND = (0.5, 0.63, 0.8, 1.0, 1.25, 1.6, 2.0)
 """Numbers of queries that are timed, in units of the expected one."""
-CALLS = 9
+CALLS = 15
+"""Of which the fastest counts, of the network, the kernel and the strategies alike: the hosts share a few cores, on
+which other things run as well, and the model speaks of hosts with cores of their own."""
 COPIED = 2**22
 
 
-def main(report: str, workload: str, *pair: str) -> None:
+def main(report: str, workload: str, overlap: str, *pair: str) -> None:
     comm = MPI.COMM_WORLD
     shape = Workload("crossing", queries=1, **json.loads(workload))
     network = probe_network(comm)
     rates = probe_kernel(replace(shape, queries=shape.keys // 4), comm)
-    expected = comm.bcast(find_crossing(shape, comm.size, pair, network, rates))
-    points = []
-    for queries in sorted({max(1, round(factor * expected)) for factor in AROUND}):
-        one = replace(shape, queries=queries)
-        predicted = [costs(strategy, one, comm.size, network, rates).seconds for strategy in pair]
-        points.append({"queries": queries, "measured": time_both(one, pair, comm), "predicted": predicted})
+
+    def model(workload: Workload) -> list[float]:
+        return [costs(name, workload, comm.size, network, rates, overlap == "on").seconds for name in pair]
+
+    expected = comm.bcast(find_crossing(shape, model))
+    counts = sorted({max(1, round(factor * expected)) for factor in AROUND})
+    workloads = [replace(shape, queries=queries) for queries in counts]
+    timed = zip(workloads, time_all(workloads, pair, overlap, comm), strict=True)
+    points = [{"queries": one.queries, "measured": seconds, "predicted": model(one)} for one, seconds in timed]
     hosts = comm.allgather(socket.gethostname())
     if comm.rank == 0:
         found = {"hosts": hosts, "network": vars(network), "rates": vars(rates), "expected": expected, "points": points}
@@ -53,7 +59,7 @@ def probe_network(comm) -> Network:
     values = []
     for probe in (Probe("shift", SHORT), Probe("shift", LONG)):
         exchange = prepare_probe(probe, comm)
-        values.append(probe.value(median_of(exchange, comm), comm.size))
+        values.append(probe.value(fastest_of(exchange, comm), comm.size))
         assert exchange.error() == 0
     return Network(latency=values[0] * 1e-6, bandwidth=values[1] * 1e9)
 
@@ -62,18 +68,18 @@ def probe_kernel(shape: Workload, comm) -> Rates:
     """What one rank computes and copies while all do."""
     share = replace(shape, keys=-(-shape.keys // comm.size))
     prepared = METHODS["streaming"].load()(make_inputs(share, 1), 1, None, {})
-    gflops = models.flops(share) / median_of(prepared.run, comm) / 1e9
+    gflops = models.flops(share) / fastest_of(prepared.run, comm) / 1e9
     prepared.close()
     source, target = np.ones(COPIED), np.ones(COPIED)
-    gbs = 2 * source.nbytes / median_of(lambda: np.copyto(target, source), comm) / 1e9
+    gbs = 2 * source.nbytes / fastest_of(lambda: np.copyto(target, source), comm) / 1e9
     return Rates(gflops, gbs)
 
 
-def find_crossing(shape: Workload, ranks: int, pair, network: Network, rates: Rates) -> float:
+def find_crossing(shape: Workload, model) -> float:
     """Number of queries at which the model's costs of both strategies are equal: bisection, the second grows faster."""
 
     def ahead(queries: int) -> float:
-        first, second = (costs(name, replace(shape, queries=queries), ranks, network, rates).seconds for name in pair)
+        first, second = model(replace(shape, queries=queries))
         return first - second
 
     low, high = 1, 64 * shape.keys
@@ -84,26 +90,24 @@ def find_crossing(shape: Workload, ranks: int, pair, network: Network, rates: Ra
     return float(low)
 
 
-def time_both(workload: Workload, pair, comm) -> list[float]:
-    """Median seconds of both strategies, taken in turn."""
-    calls = [prepare(workload, strategy, comm) for strategy in pair]
-    samples = [[] for _ in calls]
-    for _ in range(CALLS):
-        for call, seconds in zip(calls, samples, strict=True):
-            seconds.append(once(call.run, comm))
+def time_all(workloads: list[Workload], pair, overlap: str, comm) -> list[list[float]]:
+    """Seconds of both strategies on every workload, all of them in turn."""
+    calls = [prepare(workload, strategy, overlap, comm) for workload in workloads for strategy in pair]
+    rounds = [[once(call.run, comm) for call in calls] for _ in range(CALLS)]
     for call in calls:
         call.close()
-    return [float(np.median(seconds[1:])) for seconds in samples]
+    fastest = np.min(rounds, axis=0).reshape(len(workloads), len(pair))
+    return fastest.tolist()
 
 
-def prepare(workload: Workload, strategy: str, comm):
+def prepare(workload: Workload, strategy: str, overlap: str, comm):
     inputs = make_inputs(workload, 1, holding_of(strategy, workload, comm.rank, comm.size))
-    return METHODS["streaming"].load(comm.size)(inputs, 1, comm, {"strategy": strategy})
+    return METHODS["streaming"].load(comm.size)(inputs, 1, comm, {"strategy": strategy, "overlap": overlap})
 
 
-def median_of(call, comm) -> float:
+def fastest_of(call, comm) -> float:
     call()
-    return float(np.median([once(call, comm) for _ in range(CALLS)]))
+    return min(once(call, comm) for _ in range(CALLS))
 
 
 def once(call, comm) -> float:

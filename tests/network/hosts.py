@@ -14,8 +14,8 @@ from pathlib import Path
 
 MPIEXEC = Path(sys.executable).with_name("mpiexec")
 NETWORK, DEVICE = "10.77.0", "eth0"
-BURST, LATENCY = "128kb", "20ms"
-"""Of the shaper: what may pass at once, far less than a block of K and V, and how long a packet may queue."""
+QUEUE = "20ms"
+"""How long a packet may wait in a shaper before it is dropped."""
 
 LAUNCHER = """#!/bin/sh
 # mpiexec starts its proxy on a host by: THIS [OPTIONS] ADDRESS COMMAND...
@@ -59,6 +59,8 @@ class Hosts:
         self.names = [f"{self.prefix}{number}" for number in range(count + 1)]  # 0 is the switch, and starts the ranks
         self.addresses = [f"{NETWORK}.{number}" for number in range(1, count + 1)]
         self.launcher = folder / "launch-on-host"
+        self.burst = max(2**17, round(self.gbits * 1e9 / 8 * 2e-4))
+        """Bytes that may pass a shaper at once: a few of the largest packets, far less than a block of K and V."""
 
     def __enter__(self) -> Hosts:
         self.launcher.write_text(LAUNCHER.format(prefix=self.prefix))
@@ -89,7 +91,7 @@ class Hosts:
             _do("ip", "-n", name, "addr", "add", f"{address}/24", "dev", DEVICE)
             _do("ip", "-n", name, "link", "set", DEVICE, "up")
             for end, device in ((name, DEVICE), (switch, port)):
-                rate = ("rate", f"{self.gbits:g}gbit", "burst", BURST, "latency", LATENCY)
+                rate = ("rate", f"{self.gbits:g}gbit", "burst", str(self.burst), "latency", QUEUE)
                 _do("tc", "-n", end, "qdisc", "add", "dev", device, "root", "tbf", *rate)
 
     def run(self, *words: str, ranks_per_host: int = 1, **variables: str) -> subprocess.CompletedProcess:
