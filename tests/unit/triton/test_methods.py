@@ -15,7 +15,15 @@ QUERIES = {"triton_streaming": 70, "triton_decode": 2}
 
 
 def problem(name: str, **others) -> Workload:
-    sizes = {"batch": 2, "heads": 4, "kv_heads": 2, "queries": QUERIES[name], "keys": 90, "head_dim": 64, "causal": True}
+    sizes = {
+        "batch": 2,
+        "heads": 4,
+        "kv_heads": 2,
+        "queries": QUERIES[name],
+        "keys": 90,
+        "head_dim": 64,
+        "causal": True,
+    }
     return Workload("w", **(sizes | others))
 
 
