@@ -1,7 +1,8 @@
 """Attention of few queries over many keys: keys split into parts of a fixed size, then merged.
 
 All query heads of a K/V head, and all its queries, are the rows of one program, so that K and V are read once. The size
-of a part never depends on the number of threads, and neither do the bits of the result.
+of a part never depends on the number of threads, and neither do the bits of the result. NaN and infinity in V reach all
+rows of a program of which one sees them, as in :mod:`prefill`.
 """
 
 import triton
