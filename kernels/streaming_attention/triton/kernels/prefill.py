@@ -3,8 +3,8 @@
 The state of a row is its maximum ``m``, the sum ``l`` of exponentials and the unnormalised output ``acc``, all relative
 to ``m``; a block of keys that raises ``m`` rescales the other two. See Milakov and Gimelshein 2018, Dao 2023.
 
-A product multiplies what a row doesn't see by 0, so NaN and infinity in V reach all rows of a block of queries that holds
-a row which sees them. Keys behind the end are not read at all.
+A product multiplies what a row doesn't see by 0, so NaN and infinity in V reach all rows of a block of queries of which
+one sees them. Keys behind the end are not read at all.
 """
 
 import triton
