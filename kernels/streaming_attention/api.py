@@ -69,7 +69,8 @@ def attention(
     Returns
     -------
     out : ndarray, q's shape and dtype
-        A query that sees no key gets 0. NaN reaches the queries that see it (for ``gemm`` see its module).
+        A query that sees no key gets 0. NaN reaches the queries that see it (products of
+        ``gemm`` and of the Triton methods carry it further; see their modules).
     lse : ndarray, (batch, heads, queries), float32
         Natural logarithm, the sink included; -inf for a query that sees no key and no sink. Only with ``return_lse``.
 

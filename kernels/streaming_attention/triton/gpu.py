@@ -15,12 +15,13 @@ TARGETS = {
 """Triton's backend, architecture and warp size by the target's usual name."""
 
 KERNELS = (
-    known.prefill("bf16", 64, True), known.prefill("bf16", 128, True), known.prefill("bf16", 128, False, ragged=True),
-    known.decode("bf16", 128, 1, True), known.decode("bf16", 128, 16, True), known.decode("bf16", 128, 16, True, 64),
+    known.prefill("bf16", 64, True, block_n=64), known.prefill("bf16", 128, True, block_n=64),
+    known.prefill("bf16", 128, False, ragged=True, block_n=64),
+    known.decode("bf16", 128, 16, True, block_n=64), known.decode("bf16", 128, 16, True, 64),
     known.merge("bf16", 128), known.backward("row_sums", "bf16", 64),
     known.backward("keys_gradient", "bf16", 64), known.backward("queries_gradient", "bf16", 64),
 )  # fmt: skip
-"""Every kernel in each of its forms, in the precision that GPUs are used in. Matrix units take 16 rows and more."""
+"""Every kernel in each of its forms, in the precision that GPUs are used in and tiles that fit them."""
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,9 @@ BLOCK_M, BLOCK_N = 128, 128
 SHORT_M = 32
 """Queries of a tile where there are no more than that."""
 
-DECODE_N = 256
+DECODE_N = 512
+"""Keys that a program of decode takes at once: 1024 gain little for long caches and cost short ones (Zen 5)."""
+
 PAGES = (16, 64, 256)
 """Keys that a paged program takes at once: the largest that divides the page size."""
 
@@ -81,9 +83,11 @@ def _strides(*tensors: str) -> str:
     return " ".join(f"stride_{tensor}{axis}" for tensor in tensors for axis in "bht")
 
 
-def prefill(dtype: str, block_d: int, even: bool, ragged: bool = False, block_m: int = BLOCK_M) -> Specialization:
+def prefill(
+    dtype: str, block_d: int, even: bool, ragged: bool = False, block_m: int = BLOCK_M, block_n: int = BLOCK_N
+) -> Specialization:
     """Specialization of the prefill kernel; ``even``: the head dimension is its block."""
-    constants = {"RAGGED": ragged, "EVEN_D": even, "BLOCK_M": block_m, "BLOCK_N": BLOCK_N, "BLOCK_D": block_d}
+    constants = {"RAGGED": ragged, "EVEN_D": even, "BLOCK_M": block_m, "BLOCK_N": block_n, "BLOCK_D": block_d}
     pointers = dict.fromkeys(("q", "k", "v", "out"), f"*{dtype}") | {
         "lse": "*fp32",
         "starts_q": "*i32",
@@ -98,25 +102,25 @@ def prefill(dtype: str, block_d: int, even: bool, ragged: bool = False, block_m:
         *["odd"] * (not even),
         *["ragged"] * ragged,
         *[f"m{block_m}"] * (block_m != BLOCK_M),
+        *[f"n{block_n}"] * (block_n != BLOCK_N),
     ]
     return Specialization("-".join(parts), "prefill", "prefill", signature, tuple(constants.items()))
 
 
-def decode(dtype: str, block_d: int, rows: int, even: bool, paged: int = 0) -> Specialization:
+def decode(dtype: str, block_d: int, rows: int, even: bool, paged: int = 0, block_n: int = DECODE_N) -> Specialization:
     """Specialization of the decode kernel for padded ``rows``; ``paged``: keys of a page that it takes at once, or 0.
 
     ``paged`` divides the page size itself.
     """
-    block_n = paged or DECODE_N
+    block_n = paged or block_n
     constants = {"PAGED": bool(paged), "EVEN_D": even, "ROWS": rows, "BLOCK_N": block_n, "BLOCK_D": block_d}
     pointers = dict.fromkeys(("q", "k", "v"), f"*{dtype}")
     pointers |= {"part_out": "*fp32", "part_lse": "*fp32", "block_table": "*i32", "lengths": "*i32"}
     strides = _strides("q", "k", "v") + " stride_table"
     signature = _signature(pointers, strides, "queries keys group causal head_dim", constants)
     signature = _before_constants(signature, ("split", COUNT), ("page", COUNT))
-    name = "-".join(
-        ["decode", dtype, f"d{block_d}", *["odd"] * (not even), f"rows{rows}", *([f"page{paged}"] if paged else [])]
-    )
+    parts = ["decode", dtype, f"d{block_d}", *["odd"] * (not even), f"rows{rows}", *[f"page{paged}"] * (paged > 0)]
+    name = "-".join([*parts, *[f"n{block_n}"] * (block_n not in (paged, DECODE_N))])
     return Specialization(name, "decode", "decode", signature, tuple(constants.items()))
 
 

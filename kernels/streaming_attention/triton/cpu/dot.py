@@ -16,7 +16,8 @@ from streaming_attention.triton.cpu.inner import inner_products
 from streaming_attention.triton.cpu.ir import Operation
 from streaming_attention.triton.cpu.lanes import Position, vector
 from streaming_attention.triton.cpu.memory import Buffer
-from streaming_attention.triton.cpu.pack import AHEAD, pack_b, prefetch, read_a
+from streaming_attention.triton.cpu.pack import pack_b, read_a
+from streaming_attention.triton.cpu.prefetch import AHEAD, prefetch
 from streaming_attention.triton.cpu.product import Shape, convert, fuse, plan_product
 
 UNROLL = 4

@@ -6,11 +6,9 @@ from streaming_attention.triton.cpu.builder import BYTES, V, i64, llvm_type
 from streaming_attention.triton.cpu.ir import Operation, Type, Value
 from streaming_attention.triton.cpu.lanes import Position, vector
 from streaming_attention.triton.cpu.memory import Buffer
+from streaming_attention.triton.cpu.prefetch import AHEAD, prefetch
 from streaming_attention.triton.cpu.product import FEW_ROWS, Shape, convert, in_batch, plan_product, runs_along_k
 from streaming_attention.triton.cpu.transpose import transpose
-
-AHEAD = 16
-"""Rows of B between what is read and what is asked for."""
 
 
 def pack_invariant(lowering, loop: Operation) -> None:
@@ -134,25 +132,3 @@ def _pack_turned(lowering, value: Value, shape: Shape, batch: tuple, base: V, de
         for place, row in enumerate(transpose(b, rows)):
             b.store(row, _panel(b, shape, base, b.add(k, place * shape.pair), n), BYTES[shape.compute])
     lowering.memo = {}
-
-
-def prefetch(lowering, value: Value, position: Position, axis: int, index) -> None:
-    """Ask for the memory that a value loads at another index along one axis; nothing where it isn't a plain load."""
-    operation = value.operation
-    if value in lowering.buffers or operation is None:
-        return
-    if operation.name == "tt.trans":
-        order = operation.integers("order")
-        moved: list = [0] * len(order)
-        for place, source in enumerate(order):
-            moved[source] = position.index[place]
-        lanes = None if position.axis is None else order[position.axis]
-        inner = Position(tuple(moved), lanes, position.count)
-        prefetch(lowering, operation.operands[0], inner, order[axis], index)
-    elif operation.name == "tt.load":
-        index = (*position.index[:axis], index, *position.index[axis + 1 :])
-        pointer = lowering.evaluate(operation.operands[0], Position(index, position.axis, position.count))
-        if pointer.offset is not None and pointer.offset.vector is None and pointer.scalar is not None:
-            b = lowering.b
-            address = b.offset(pointer.scalar, pointer.offset.scalar, pointer.pointee)
-            b.call("void", "llvm.prefetch.p0", address, V("i32", "0"), V("i32", "3"), V("i32", "1"))

@@ -10,6 +10,10 @@ from streaming_attention.triton.cpu.builder import V, i64, llvm_type
 from streaming_attention.triton.cpu.ir import Operation, Type
 from streaming_attention.triton.cpu.lanes import Lanes, Position, as_scalar, as_vector, uniform, vector
 from streaming_attention.triton.cpu.memory import Buffer
+from streaming_attention.triton.cpu.prefetch import AHEAD, prefetch
+
+STREAMED = 4096
+"""Elements from which a tensor that is loaded by its reduction comes from further away than the nearest cache."""
 
 CHAINS = 4
 """Vectors that accumulate side by side, to hide the latency of an addition."""
@@ -94,8 +98,14 @@ def _reduce_across(lowering, operation, shape, axis, lanes_along, targets, room:
 
 
 def _read(lowering, operation, position: Position, room: Buffer | None) -> list[Lanes]:
-    """What is reduced at a position; written there too where the reduction is to keep its operand."""
+    """What is reduced at a position; written there too where the reduction is to keep its operand.
+
+    Memory some rows further on is asked for where a reduction of a large tensor is what reads it.
+    """
     lanes = [lowering.evaluate(operand, position) for operand in operation.operands]
+    if len(position.index) == 2 and position.axis == 1 and operation.operands[0].type.size >= STREAMED:
+        for operand in operation.operands:
+            prefetch(lowering, operand, position, 0, lowering.b.add(position.index[0], AHEAD))
     if room is not None:
         room.write(lowering.b, position, lanes[0])
     return lanes

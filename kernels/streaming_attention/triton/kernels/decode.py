@@ -1,7 +1,8 @@
 """Attention of few queries over many keys: keys split into parts of a fixed size, then merged.
 
 All query heads of a K/V head, and all its queries, are the rows of one program, so that K and V are read once. The size
-of a part never depends on the number of threads, and neither do the bits of the result.
+of a part never depends on the number of threads, and neither do the bits of the result. NaN and infinity in V reach all
+rows of a program of which one sees them, as in :mod:`prefill`.
 """
 
 import triton
@@ -17,7 +18,7 @@ def stream_part(
     MASKED: tl.constexpr, EVEN_D: tl.constexpr, PAGED: tl.constexpr,
     ROWS: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """Take the keys from ``start`` to ``stop`` into the state of ROWS rows (of one row: without its axis)."""
+    """Take the keys from ``start`` to ``stop`` into the state of ROWS rows."""
     dims = tl.arange(0, BLOCK_D)
     for first in tl.range(start, stop, BLOCK_N):
         columns = first + tl.arange(0, BLOCK_N)
@@ -36,26 +37,15 @@ def stream_part(
         else:
             keys_block = tl.load(where_k)
             values = tl.load(where_v)
-        if ROWS == 1:
-            scores = tl.sum(keys_block.to(tl.float32) * q[None, :], 1) * scale
-            if MASKED:
-                scores = tl.where(columns <= last, scores, -float("inf"))
-            m_new = tl.maximum(m, tl.max(scores, 0))
-            base = tl.where(m_new == -float("inf"), 0.0, m_new)
-            p = tl.exp2(scores - base)
-            alpha = tl.exp2(m - base)
-            l = l * alpha + tl.sum(p, 0)
-            acc = acc * alpha + tl.sum(p[:, None] * values.to(tl.float32), 0)
-        else:
-            scores = tl.dot(q, tl.trans(keys_block), input_precision="ieee") * scale
-            if MASKED:
-                scores = tl.where(columns[None, :] <= last[:, None], scores, -float("inf"))
-            m_new = tl.maximum(m, tl.max(scores, 1))
-            base = tl.where(m_new == -float("inf"), 0.0, m_new)
-            p = tl.exp2(scores - base[:, None])
-            alpha = tl.exp2(m - base)
-            l = l * alpha + tl.sum(p, 1)
-            acc = tl.dot(p.to(values.dtype), values, acc * alpha[:, None], input_precision="ieee")
+        scores = tl.dot(q, tl.trans(keys_block), input_precision="ieee") * scale
+        if MASKED:
+            scores = tl.where(columns[None, :] <= last[:, None], scores, -float("inf"))
+        m_new = tl.maximum(m, tl.max(scores, 1))
+        base = tl.where(m_new == -float("inf"), 0.0, m_new)
+        p = tl.exp2(scores - base[:, None])
+        alpha = tl.exp2(m - base)
+        l = l * alpha + tl.sum(p, 1)
+        acc = tl.dot(p.to(values.dtype), values, acc * alpha[:, None], input_precision="ieee")
         m = m_new
     return m, l, acc
 
@@ -92,22 +82,14 @@ def decode(
     dims = tl.arange(0, BLOCK_D)
     place = ((batch * tl.num_programs(1) + head) * tl.num_programs(0) + part) * rows_used
     reach = tl.where(causal != 0, keys - queries, keys)
-    if ROWS == 1:
-        q += batch * stride_qb + head * stride_qh
-        q_block = tl.load(q + dims, mask=dims < head_dim, other=0.0).to(tl.float32)
-        m = -float("inf")
-        l = 0.0
-        acc = tl.zeros([BLOCK_D], tl.float32)
-        last = tl.minimum(reach, keys - 1)
-    else:
-        rows = tl.arange(0, ROWS)
-        where_q = batch * stride_qb + (head * group + rows // queries) * stride_qh + (rows % queries) * stride_qt
-        inside_q = (rows[:, None] < rows_used) & (dims[None, :] < head_dim)
-        q_block = tl.load(q + where_q[:, None] + dims[None, :], mask=inside_q, other=0.0)
-        m = tl.full([ROWS], -float("inf"), tl.float32)
-        l = tl.zeros([ROWS], tl.float32)
-        acc = tl.zeros([ROWS, BLOCK_D], tl.float32)
-        last = tl.minimum(rows % queries + reach, keys - 1)
+    rows = tl.arange(0, ROWS)
+    where_q = batch * stride_qb + (head * group + rows // queries) * stride_qh + (rows % queries) * stride_qt
+    inside_q = (rows[:, None] < rows_used) & (dims[None, :] < head_dim)
+    q_block = tl.load(q + where_q[:, None] + dims[None, :], mask=inside_q, other=0.0)
+    m = tl.full([ROWS], -float("inf"), tl.float32)
+    l = tl.zeros([ROWS], tl.float32)
+    acc = tl.zeros([ROWS, BLOCK_D], tl.float32)
+    last = tl.minimum(rows % queries + reach, keys - 1)
     start = part * split
     stop = tl.minimum(start + split, keys)
     whole = tl.minimum(stop, tl.maximum(reach + 1, 0))  # up to here every row sees every key
@@ -120,15 +102,10 @@ def decode(
         q_block, k, v, block_table, m, l, acc, last, stride_kb, stride_kt, stride_vb, stride_vt,
         whole, stop, keys, page, scale, head_dim, True, EVEN_D, PAGED, ROWS, BLOCK_N, BLOCK_D,
     )  # fmt: skip
-    if ROWS == 1:
-        acc = acc / tl.where(l == 0.0, 1.0, l)
-        tl.store(part_out + place * head_dim + dims, acc, mask=dims < head_dim)
-        tl.store(part_lse + place, m + tl.log2(l))
-    else:
-        acc = acc / tl.where(l == 0.0, 1.0, l)[:, None]
-        where = (place + rows[:, None]) * head_dim + dims[None, :]
-        tl.store(part_out + where, acc, mask=inside_q)
-        tl.store(part_lse + place + rows, m + tl.log2(l), mask=rows < rows_used)
+    acc = acc / tl.where(l == 0.0, 1.0, l)[:, None]
+    where = (place + rows[:, None]) * head_dim + dims[None, :]
+    tl.store(part_out + where, acc, mask=inside_q)
+    tl.store(part_lse + place + rows, m + tl.log2(l), mask=rows < rows_used)
 
 
 @triton.jit

@@ -2,6 +2,9 @@
 
 The state of a row is its maximum ``m``, the sum ``l`` of exponentials and the unnormalised output ``acc``, all relative
 to ``m``; a block of keys that raises ``m`` rescales the other two. See Milakov and Gimelshein 2018, Dao 2023.
+
+A product multiplies what a row doesn't see by 0, so NaN and infinity in V reach all rows of a block of queries of which
+one sees them. Keys behind the end are not read at all.
 """
 
 import triton
@@ -30,7 +33,7 @@ def stream_keys(
         if MASKED:
             scores = tl.where(columns[None, :] <= last[:, None], scores, -float("inf"))
         m_new = tl.maximum(m, tl.max(scores, 1))
-        base = tl.where(m_new == -float("inf"), 0.0, m_new) if MASKED else m_new
+        base = tl.where(m_new == -float("inf"), 0.0, m_new)
         p = tl.exp2(scores - base[:, None])
         alpha = tl.exp2(m - base)
         l = l * alpha + tl.sum(p, 1)
