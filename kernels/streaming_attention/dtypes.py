@@ -7,8 +7,10 @@ read the same memory as uint16.
 from __future__ import annotations
 
 import importlib.util
+from typing import TYPE_CHECKING
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
 DTYPES = {"fp32": 4, "bf16": 2, "fp16": 2}
 """Bytes of one element of Q, K, V and O by dtype name."""
@@ -33,13 +35,15 @@ def numpy_dtype(name: str) -> np.dtype:
     ImportError
         bf16 without ml_dtypes.
     """
+    import numpy as np
+
     if name not in DTYPES:
         raise ValueError(f"dtype: {name!r} is not known; allowed: {', '.join(DTYPES)}")
     if name == "bf16":
         from ml_dtypes import bfloat16
 
         return np.dtype(bfloat16)
-    return np.dtype(np.float32 if name == "fp32" else np.float16)
+    return np.dtype({"fp32": "float32", "fp16": "float16"}[name])
 
 
 def name_of(dtype: np.dtype) -> str:
@@ -54,4 +58,4 @@ def eps(dtype: np.dtype) -> float:
 
 def words(array: np.ndarray) -> np.ndarray:
     """The array as kernels read it: bfloat16 as uint16 of the same memory, everything else as it is."""
-    return array.view(np.uint16) if array.dtype.name == "bfloat16" else array
+    return array.view("uint16") if array.dtype.name == "bfloat16" else array

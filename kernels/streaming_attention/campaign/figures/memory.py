@@ -31,6 +31,9 @@ logarithmic. Dashed guides are exact sizes: all tensors grow with T d, a head's 
 span repeats."""
 GUIDES = {"tensors": "Q, K, V, O\nO(T d)", "scores": "one head's scores\nO({})"}
 
+FAR_BELOW = 10
+"""A guide that is so many times below everything measured says nothing of it, and would press it together."""
+
 
 @style.styled
 def draw(tables: Tables, options: Options) -> Drawn:
@@ -51,7 +54,8 @@ def _rows(tables: Tables, panel: Panel) -> pd.DataFrame:
     layout = _layout(panel.frame)
     title = titled(panel.title, say_layout(layout))
     ours = estimate(tables, on_layout(panel.frame, layout), "peak_memory", title)
-    return stack([ours, *(_guide(tables, ours, quantity, title) for quantity in GUIDES)])
+    guides = (_guide(tables, ours, quantity, title) for quantity in GUIDES)
+    return stack([ours, *(some for some in guides if some["value"].max() > ours["value"].min() / FAR_BELOW)])
 
 
 def _layout(frame: pd.DataFrame) -> dict:
