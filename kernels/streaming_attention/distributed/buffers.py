@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from streaming_attention.distributed.choose import resolve
 from streaming_attention.distributed.holdings import Heads
-from streaming_attention.distributed.pieces import chunk_rows
+from streaming_attention.distributed.pieces import chunk_of
 from streaming_attention.dtypes import DTYPES
 from streaming_attention.streaming import footprint
 from streaming_attention.workload import Workload
@@ -66,5 +66,5 @@ def _kv(workload: Workload) -> int:
 def _waiting(workload: Workload, threads: int) -> int:
     """Numbers of the results of a chunk before it is merged."""
     shape = workload.batch, workload.heads, workload.queries, workload.head_dim
-    rows = chunk_rows(shape, workload.kv_heads, workload.keys, threads)
-    return workload.batch * workload.heads * rows * (workload.head_dim + 1)
+    chunk = chunk_of(shape, workload.kv_heads, workload.keys, threads)
+    return workload.batch * workload.heads * chunk.rows * (workload.head_dim + 1)

@@ -18,7 +18,7 @@ import numpy as np
 from mpi4py import MPI
 
 from streaming_attention.distributed.holdings import Heads
-from streaming_attention.distributed.pieces import chunk_rows
+from streaming_attention.distributed.pieces import chunk_of
 from streaming_attention.distributed.results import collector, name_call
 from streaming_attention.distributed.rows import Rows
 from streaming_attention.distributed.transfer import Transfer, before
@@ -82,7 +82,7 @@ def _attend(inputs: Inputs, mine: Heads, tensors, threads: int, options: Mapping
     q, k, v, found, found_lse = tensors
     for (a, b), (c, d) in mine.calls():
         part = q[:, a:b], found[:, a:b], found_lse[:, a:b]
-        chunk = chunk_rows(part[0].shape, d - c, workload.keys, threads)
+        chunk = chunk_of(part[0].shape, d - c, workload.keys, threads)
         rows = Rows(workload, *part, [(0, workload.queries)], chunk, inputs.scale, threads, options)
         stages += rows.add(k[:, c:d], v[:, c:d], [(0, workload.keys)], "heads") + rows.close()
         kernel = kernel or rows.kernel

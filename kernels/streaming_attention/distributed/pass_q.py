@@ -16,7 +16,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from streaming_attention.distributed.holdings import holding_of
-from streaming_attention.distributed.pieces import chunk_rows
+from streaming_attention.distributed.pieces import chunk_of
 from streaming_attention.distributed.results import collector, name_call
 from streaming_attention.distributed.rows import Rows, merge_rows
 from streaming_attention.distributed.transfer import Transfer, before, during
@@ -59,7 +59,7 @@ def prepare(inputs: Inputs, threads: int, comm, options: Mapping, strategy: str,
 def _attend(journey: Journey, step: int, inputs: Inputs, threads: int, options: Mapping):
     """Stages that attend to the rank's keys with the queries of a step, and the kernel's name."""
     q, (out, lse), runs = journey.queries(step), journey.computed(step), journey.runs(step)
-    chunk = chunk_rows(q.shape, inputs.k.shape[1], inputs.k.shape[2], threads)
+    chunk = chunk_of(q.shape, inputs.k.shape[1], inputs.k.shape[2], threads)
     rows = Rows(inputs.workload, q, out, lse, runs, chunk, inputs.scale, threads, options)
     return rows.add(inputs.k, inputs.v, inputs.holding.keys, f"queries {step}") + rows.close(), rows.kernel
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from streaming_attention.distributed.pieces import chunk_rows
+from streaming_attention.distributed.pieces import chunk_of
 from streaming_attention.distributed.rows import Rows
 from streaming_attention.inputs import Inputs
 from streaming_attention.prepared import Prepared, Stage
@@ -28,7 +28,7 @@ class Results:
     def __init__(self, inputs: Inputs, most_keys: int, threads: int, options: Mapping):
         self.inputs = inputs
         self.output, self.lse = np.empty_like(inputs.q), np.empty(inputs.q.shape[:3], np.float32)
-        chunk = chunk_rows(inputs.q.shape, inputs.workload.kv_heads, most_keys, threads)
+        chunk = chunk_of(inputs.q.shape, inputs.workload.kv_heads, most_keys, threads)
         runs = inputs.holding.queries
         self.rows = Rows(inputs.workload, inputs.q, self.output, self.lse, runs, chunk, inputs.scale, threads, options)
 

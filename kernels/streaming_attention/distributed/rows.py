@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from streaming_attention.distributed.pieces import Piece, plan_pieces
+from streaming_attention.distributed.pieces import Chunk, Piece, plan_pieces
 from streaming_attention.parallel import share_out
 from streaming_attention.prepared import COMPUTE, Stage
 from streaming_attention.slices import Slice
@@ -34,15 +34,15 @@ class Rows:
     lse : ndarray, float32, (batch, heads, rows), C-contiguous
     runs : sequence of (int, int)
         The queries that the rows are.
-    chunk : int
-        Rows computed at a time, :func:`.pieces.chunk_rows`.
+    chunk : Chunk
+        What is computed at a time, :func:`.pieces.chunk_of`.
     scale : float
     threads : int
     options : mapping
         ``isa`` and ``block`` of the kernels.
     """
 
-    def __init__(self, workload, q, out, lse, runs, chunk: int, scale: float, threads: int, options: Mapping):
+    def __init__(self, workload, q, out, lse, runs, chunk: Chunk, scale: float, threads: int, options: Mapping):
         self.workload: Workload = workload
         self.q, self.out, self.lse, self.runs = q, out, lse, runs
         self.scale, self.threads, self.options = scale, threads, options
@@ -78,45 +78,43 @@ class Rows:
         self.out[:, :, rows], self.lse[:, :, rows] = 0, -np.inf
 
     def _piece(self, piece: Piece, k: np.ndarray, v: np.ndarray) -> list[Callable[[], None]]:
+        """Calls for some heads after the others, so that a head's keys stay in the caches."""
         again = piece.rows in self._opened
         self._opened.add(piece.rows)
-        return [self._chunk(part, again, k, v) for part in piece.cut(self.chunk)]
+        kv_heads, parts = k.shape[1], piece.cut(self.chunk.rows)
+        heads = [slice(start, start + self.chunk.kv_heads) for start in range(0, kv_heads, self.chunk.kv_heads)]
+        return [self._chunk(part, some, again, k, v) for some in heads for part in parts]
 
-    def _chunk(self, piece: Piece, again: bool, k: np.ndarray, v: np.ndarray) -> Callable[[], None]:
+    def _chunk(self, piece: Piece, heads: slice, again: bool, k: np.ndarray, v: np.ndarray) -> Callable[[], None]:
         """A call of the kernel; what comes out stays where it is, or is merged into what there was."""
-        rows, keys = slice(*piece.rows), slice(*piece.keys)
-        mine, mine_lse = self.out[:, :, rows], self.lse[:, :, rows]
-        out = _room(self._spare_out, mine.shape) if again else mine
-        lse = _room(self._spare_lse, mine_lse.shape)
-        tensors = self.q[:, :, rows], k[:, :, keys], v[:, :, keys], out, lse
+        rows, keys, group = slice(*piece.rows), slice(*piece.keys), self.q.shape[1] // k.shape[1]
+        mine = slice(group * heads.start, group * min(heads.stop, k.shape[1]))
+        goal, goal_lse = self.out[:, mine], self.lse[:, mine]
+        out = _room(self._spare_out, goal[:, :, rows].shape) if again else goal[:, :, rows]
+        lse = _room(self._spare_lse, goal_lse[:, :, rows].shape)
+        tensors = self.q[:, mine, rows], k[:, heads, keys], v[:, heads, keys], out, lse
         view = piece.offset is not None, piece.offset or 0, self.scale
         call, self.kernel = kernel_call(*tensors, *view, self.threads, self.options)
 
         def extend():
             call()
-            self._merge(piece.rows[0], lse, out)
+            merge_rows(goal_lse, goal, rows.start, lse, out, self.threads)
 
         def begin():
             call()
-            np.copyto(mine_lse, lse)
+            np.copyto(goal_lse[:, :, rows], lse)
 
         return extend if again else begin
-
-    def _merge(self, first: int, lse: np.ndarray, out: np.ndarray) -> None:
-        """Merge finished rows into those from `first` on."""
-        merge_rows(self.lse, self.out, first, lse, out, self.threads)
 
     @functools.cached_property
     def _spare_out(self) -> np.ndarray:
         """Where the result of a chunk waits to be merged."""
-        batch, heads, _, head_dim = self.q.shape
-        return np.empty(batch * heads * self.chunk * head_dim, np.float32)
+        return np.empty(self._spare_lse.size * self.q.shape[3], np.float32)
 
     @functools.cached_property
     def _spare_lse(self) -> np.ndarray:
         """Where a kernel puts the log-sum-exp of a chunk, which it wants in one piece."""
-        batch, heads, _, _ = self.q.shape
-        return np.empty(batch * heads * self.chunk, np.float32)
+        return np.empty(self.q.shape[0] * self.q.shape[1] * self.chunk.rows, np.float32)
 
 
 def _room(flat: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -126,16 +124,8 @@ def _room(flat: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 def merge_rows(lse, out, first: int, other_lse, other_out, threads: int = 1) -> None:
     """Merge finished rows over other keys, (batch, heads, some[, head_dim]), into the rows from `first` on, in place.
 
-    All arrays are float32 and C-contiguous.
+    Arrays are float32, and those of each batch C-contiguous.
     """
-    heads, rows, head_dim = math.prod(out.shape[:2]), out.shape[2], out.shape[3]
-    some = other_out.shape[2]
-    arrays = (
-        lse.reshape(heads, rows),
-        out.reshape(heads, rows, head_dim),
-        first,
-        other_lse.reshape(heads, some),
-        other_out.reshape(heads, some, head_dim),
-    )
-    threads = threads if other_lse.size >= THREADED_ROWS else 1
-    share_out(state.merge_finished, state.merge_finished_threaded, threads, *arrays)
+    for mine, mine_lse, other, its_lse in zip(out, lse, other_out, other_lse, strict=True):
+        workers = threads if its_lse.size >= THREADED_ROWS else 1
+        share_out(state.merge_finished, state.merge_finished_threaded, workers, mine_lse, mine, first, its_lse, other)

@@ -34,8 +34,8 @@ def cut_prefill(job: dict, width: int, threads: int, seqlens=None, q_starts=None
     if q_starts is not None:
         job["batch"] = len(q_starts) - 1
     total = job["queries"] * group * job["kv_heads"] * (job["batch"] if q_starts is None else 1)
-    # Few enough strips that every thread has several tasks.
-    job["strips"] = min(STRIPS, max(1, total // (width * threads * 4)))
+    # Few enough strips that every thread has several tasks; one thread alone waits for nobody.
+    job["strips"] = min(STRIPS, max(1, total // (width * (4 * threads if threads > 1 else 1))))
     per_task = job["strips"] * width
     if q_starts is None and seqlens is None:
         return job["batch"] * job["kv_heads"] * -(-job["queries"] * group // per_task), None

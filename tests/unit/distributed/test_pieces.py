@@ -5,9 +5,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from streaming_attention.distributed import pieces
 from streaming_attention.distributed.holdings import holding_of
-from streaming_attention.distributed.pieces import Piece, chunk_rows, plan_pieces
+from streaming_attention.distributed.pieces import CHUNK_ROWS, Piece, chunk_of, plan_pieces
 from streaming_attention.workload import Workload
 
 
@@ -75,9 +74,11 @@ def test_a_piece_in_chunks_is_the_same(piece, rows):
     assert max(part.row_count for part in parts) <= max(rows, 1)
 
 
-def test_chunks_are_whole_tasks_and_never_more_than_the_rows():
-    assert chunk_rows((1, 8, 4096, 128), 8, 4096, 1) == pieces.CHUNK_ROWS
-    assert chunk_rows((1, 8, 4096, 128), 4, 4096, 1) == pieces.CHUNK_ROWS // 2
-    assert chunk_rows((1, 1, 4096, 128), 1, 64, 1) == 4096
-    assert chunk_rows((1, 1, 10_000, 128), 1, 4096, 2) == 2 * chunk_rows((1, 1, 10_000, 128), 1, 4096, 1) - 384
-    assert chunk_rows((1, 0, 5, 64), 0, 0, 1) >= 1
+def test_chunks_are_whole_tasks_of_a_head_or_whole_heads_and_never_more_than_there_is():
+    assert chunk_of((1, 8, 4096, 128), 8, 4096, 1) == (1, 2 * CHUNK_ROWS)
+    assert chunk_of((1, 8, 4096, 128), 4, 4096, 1) == (1, CHUNK_ROWS)
+    assert chunk_of((1, 8, 65536, 128), 8, 4096, 2) == (1, 8 * CHUNK_ROWS)
+    assert chunk_of((1, 8, 4096, 128), 8, 64, 1) == (8, 4096)
+    assert chunk_of((1, 32, 256, 128), 32, 1024, 1) == (8, 256)
+    assert chunk_of((1, 1, 100, 128), 1, 10**7, 1) == (1, 100)
+    assert chunk_of((1, 0, 5, 64), 0, 0, 1).rows >= 1
