@@ -122,5 +122,5 @@ def chunk_of(shape: tuple[int, ...], kv_heads: int, keys: int, threads: int) -> 
     if wanted >= rows:
         return Chunk(min(kv_heads, max(1, round(wanted / max(1, rows)))), max(1, rows))
     tasks = 4 * threads if threads > 1 else 1  # as many as prefill wants before it makes them smaller
-    whole = -(-CHUNK_ROWS * tasks // (batch * group))
+    whole = -(-CHUNK_ROWS * tasks // group)
     return Chunk(1, min(rows, whole * math.ceil(wanted / whole)))

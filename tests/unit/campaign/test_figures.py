@@ -46,7 +46,7 @@ def nothing_passed() -> list[dict]:
 
 def over_ranks() -> list[dict]:
     """Lengths that double with the ranks, so that weak scaling has something to show."""
-    return factory.workstation(keys=(1024, 2048), repeats=1)
+    return factory.workstation(keys=(1024, 2048, 16384), repeats=1)
 
 
 CAMPAIGNS = {
