@@ -190,7 +190,7 @@ def test_nothing_measured_gives_empty_tables(tmp_path):
 
 
 def test_an_unknown_table_is_named_with_what_is_allowed():
-    with pytest.raises(ValueError, match="table 'worst': unknown; allowed: best, prediction_errors, extrapolated, machine"):
+    with pytest.raises(ValueError, match="table 'worst': unknown; allowed: best, prediction_errors"):
         find_table("worst")
 
 
