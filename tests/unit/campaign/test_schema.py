@@ -14,7 +14,7 @@ from streaming_attention.campaign.point import FEWEST_SAMPLES, NOT_OF_A_JOB
 from streaming_attention.campaign.protocol import FEWEST_SAMPLES as FEWEST_OF_THE_SAMPLER
 from streaming_attention.campaign.protocol import Protocol
 from streaming_attention.campaign.schema import check, read_schema, with_defaults
-from streaming_attention.campaign.sweep import LAYOUT_AXES, WORDS, WORKLOAD_AXES
+from streaming_attention.campaign.sweep import KEYS_PER_RANK, LAYOUT_AXES, WORDS, WORKLOAD_AXES
 from streaming_attention.machine.layout import BINDINGS
 from streaming_attention.machine.topology import Machine
 from streaming_attention.workload import DTYPES, Workload
@@ -83,9 +83,10 @@ def test_machine_in_step():
 
 def test_sweep_in_step():
     axes = ["workload", *WORKLOAD_AXES, *LAYOUT_AXES]
+    every = [*axes[: axes.index("keys") + 1], KEYS_PER_RANK, *axes[axes.index("keys") + 1 :]]
     assert sorted(WORKLOAD_AXES) == sorted(names("workload"))
     assert sorted(LAYOUT_AXES) == sorted(DEFINITIONS["sweep"]["properties"]["layout"]["properties"])
-    assert DEFINITIONS["axis"]["enum"] == axes
+    assert DEFINITIONS["axis"]["enum"] == every
     assert names("pattern") == [*axes, "method"]
     assert DEFINITIONS["amount"]["anyOf"][1]["enum"] == list(WORDS)
     assert DEFINITIONS["binding"]["enum"] == list(BINDINGS)
