@@ -149,6 +149,12 @@ def gate_spec(wildcards):
     return specs.gate_spec(CAMPAIGN, wildcards.method, wildcards.dtype, wildcards.mode)
 
 
+def ceiling_modules(wildcards):
+    """The network is probed where there are several ranks."""
+    alone = LAYOUTS[wildcards.layout].ranks == 1
+    return modules_of("bandwidth.stream", "bandwidth.gemm", *([] if alone else ["bandwidth.network"]))
+
+
 def half_a_node(wildcards):
     """Memory of one rank for STREAM, whose arrays are 4 times caches that only the node itself knows."""
     return CAMPAIGN.machine.memory_bytes // 2 // LAYOUTS[wildcards.layout].ranks_per_node

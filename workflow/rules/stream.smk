@@ -1,12 +1,6 @@
 # What a layout's memory, cores and network can give at most: STREAM, a large matrix product and messages, all ranks at once.
 
 
-def ceiling_modules(wildcards):
-    """The network is probed where there are several ranks."""
-    alone = LAYOUTS[wildcards.layout].ranks == 1
-    return modules_of("bandwidth.stream", "bandwidth.gemm", *([] if alone else ["bandwidth.network"]))
-
-
 rule measure_ceilings:
     input:
         code=ceiling_modules,

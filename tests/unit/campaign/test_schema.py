@@ -83,13 +83,12 @@ def test_machine_in_step():
 
 
 def test_sweep_in_step():
-    shape = list(WORKLOAD_AXES)
-    shape.insert(shape.index("keys") + 1, KEYS_PER_RANK)
-    axes = ["workload", *shape, *LAYOUT_AXES]
+    axes = ["workload", *WORKLOAD_AXES, *LAYOUT_AXES]
+    every = [*axes[: axes.index("keys") + 1], KEYS_PER_RANK, *axes[axes.index("keys") + 1 :]]
     assert sorted(WORKLOAD_AXES) == sorted(names("workload"))
     assert sorted(LAYOUT_AXES) == sorted(DEFINITIONS["sweep"]["properties"]["layout"]["properties"])
-    assert DEFINITIONS["axis"]["enum"] == axes
-    assert names("pattern") == ["workload", *WORKLOAD_AXES, *LAYOUT_AXES, "method"]
+    assert DEFINITIONS["axis"]["enum"] == every
+    assert names("pattern") == [*axes, "method"]
     assert DEFINITIONS["amount"]["anyOf"][1]["enum"] == list(WORDS)
     assert DEFINITIONS["binding"]["enum"] == list(BINDINGS)
 

@@ -206,7 +206,7 @@ def test_nothing_measured_gives_empty_tables(tmp_path):
 
 
 def test_an_unknown_table_is_named_with_what_is_allowed():
-    with pytest.raises(ValueError, match=r"table .worst.: unknown; allowed: best, prediction_errors"):
+    with pytest.raises(ValueError, match="table 'worst': unknown; allowed: best, prediction_errors"):
         find_table("worst")
 
 
