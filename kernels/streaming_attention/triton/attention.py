@@ -62,8 +62,8 @@ def prepare_attention(q, k, v, out, lse, *, causal: bool, scale: float | None, t
     sizes = check_shapes(*views[:3])
     heads, queries, head_dim = sizes.heads, sizes.queries, sizes.head_dim
     block = known.head_block(head_dim)
-    rows = known.BLOCK_M if queries > known.SHORT_M else known.SHORT_M
-    even = head_dim == block and rows == known.BLOCK_M
+    rows = known.tile_rows(queries, causal, head_dim)
+    even = head_dim == block and rows != known.SHORT_M
     run = kernel(known.prefill(views[0].dtype, block, even, block_m=rows), isa)
     scalars = (queries, sizes.keys, sizes.group, int(causal), head_dim, scale_of(scale, head_dim) * LOG2E)
     addresses = [part.address for part in (*views, *views_of(lse=lse))]

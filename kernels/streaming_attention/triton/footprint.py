@@ -29,7 +29,8 @@ def decode_limits(workload: Workload) -> str | None:
 def prefill_workspace(workload: Workload, threads: int, *, isa: str = BEST) -> int:
     """Bytes beyond Q, K, V and O: the lse, and per thread the tiles of Q, K, V, scores and output
     (one for the keys that all rows see, one for those that are masked)."""
-    rows, block = known.BLOCK_M, known.head_block(workload.head_dim)
+    block = known.head_block(workload.head_dim)
+    rows = known.tile_rows(workload.queries, workload.causal, workload.head_dim)
     tile = 3 * rows * (block + 16) + rows * (known.BLOCK_N + 16) + 2 * known.BLOCK_N * block + 32 * rows
     return 4 * workload.batch * workload.heads * workload.queries + threads * (4 * tile + 3 * _PAGE)
 

@@ -42,6 +42,16 @@ def test_every_instruction_set_gives_attention_and_reads_its_inputs_anew(name, i
         assert_right(prepared.output, prepared.lse, inputs.q, inputs.k, inputs.v, causal=True, scale=inputs.scale)
 
 
+def test_long_sequences_without_a_mask_take_larger_tiles():
+    workload = Workload("w", queries=known.LONG_FROM + 5, keys=70, head_dim=64)
+    inputs = make_inputs(workload, 1)
+    prepared = METHODS["triton_streaming"].load()(inputs, 2, None, {})
+    prepared.run()
+    assert_right(prepared.output, prepared.lse, inputs.q, inputs.k, inputs.v, scale=inputs.scale)
+    assert known.tile_rows(workload.queries, False, 64) == known.LONG_M
+    assert known.tile_rows(workload.queries, True, 64) == known.tile_rows(workload.queries, False, 80) == known.BLOCK_M
+
+
 def test_what_the_kernels_cannot_express_has_a_reason():
     decode, prefill = METHODS["triton_decode"], METHODS["triton_streaming"]
     assert "64" in decode.infeasible(Workload("w", heads=64, kv_heads=1, queries=1), Layout())
@@ -59,6 +69,9 @@ def test_workspaces_cover_what_a_program_needs(head_dim):
     block, even = known.head_block(head_dim), head_dim in known.HEAD_BLOCKS
     scratch = prebuilt.kernel(known.prefill("fp32", block, even)).compiled.scratch
     assert scratch <= footprint.prefill_workspace(problem("triton_streaming", head_dim=head_dim), 1)
+    scratch = prebuilt.kernel(known.prefill("fp32", block, True, block_m=known.LONG_M)).compiled.scratch
+    long = Workload("w", queries=known.LONG_FROM, head_dim=block)
+    assert scratch <= footprint.prefill_workspace(long, 1)
     for rows in (1, known.ROWS[-1]):
         scratch = prebuilt.kernel(known.decode("fp32", block, rows, even)).compiled.scratch
         workload = problem("triton_decode", heads=2 * rows, queries=1, head_dim=head_dim)
