@@ -14,6 +14,7 @@ settings.load_profile("untimed")  # no test depends on how fast the machine is
 NEVER_SKIPPED_IN_CI = [Path(__file__).parent / name for name in ("mpi", "report", "slurm", "workflow")]
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     """What `make test` keeps in one process: the cluster's tests, those that share a finished campaign, else a file's.
 
@@ -24,8 +25,8 @@ def pytest_collection_modifyitems(items):
 
 
 def group_of(path: Path) -> str:
-    folder = path.relative_to(Path(__file__).parent).parts[0]
-    return {"slurm": "slurm", "report": "campaign", "workflow": "campaign"}.get(folder, str(path))
+    file = path.relative_to(Path(__file__).parent)
+    return {"slurm": "slurm", "report": "campaign", "workflow": "campaign"}.get(file.parts[0], str(file))
 
 
 @pytest.hookimpl(wrapper=True)

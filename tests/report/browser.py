@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from selenium import webdriver
+from selenium.common.exceptions import ElementClickInterceptedException, StaleElementReferenceException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.wait import WebDriverWait
@@ -66,9 +67,21 @@ class Browser:
 
     def choose(self, *items: str) -> None:
         """Follow menu items from the home menu on, such as a category and its subcategory."""
-        self.find("//nav//ol//a").click()
+        self.click("//nav//ol//a")
         for item in items:
-            self.find(f"//nav//a[span[text()={quoted(item)}]]").click()
+            self.click(f"//nav//a[span[text()={quoted(item)}]]")
+
+    def click(self, xpath: str) -> None:
+        """Click as soon as nothing lies over the element: menus move while they open."""
+        self.wait(lambda: self.clicked(self.find(xpath)))
+
+    def clicked(self, element: WebElement) -> bool:
+        """Whether a click reached the element, and not another one above it."""
+        try:
+            element.click()
+        except (ElementClickInterceptedException, StaleElementReferenceException):
+            return False
+        return True
 
     def errors(self) -> list[dict]:
         """What the console has complained about since the last call; the report's own style sheet warns, always."""

@@ -54,8 +54,7 @@ def test_every_figure_renders(page, tmp_path):
     for subcategory, path in by_category(page, "Figures"):
         (label,) = results(page)[path]["labels"].values()
         page.choose("Figures", subcategory)
-        eye, _ = page.wait(lambda label=label: buttons_of(page, label))
-        eye.click()
+        page.wait(lambda label=label: (found := buttons_of(page, label)) and page.clicked(found[0]))
         source = results(page)[path]["data_uri"]
         image = page.find(f"//img[@src='{source}']")
         shown[label] = page.wait(lambda image=image: page.run("return arguments[0].naturalWidth", image))
@@ -69,7 +68,7 @@ def opened(page, label, source):
     """The frame that shows a table; a click on its button that the page missed while it redrew is repeated."""
     frames = [frame for frame in page.find_all("//iframe") if frame.get_attribute("src").endswith(source)]
     if not frames and (buttons := buttons_of(page, label)):
-        buttons[0].click()
+        page.clicked(buttons[0])
     return next(iter(frames), None)
 
 
@@ -93,8 +92,7 @@ def test_every_caption_names_rule_inputs_records_and_log(page):
         result = results(page)[path]
         (label,) = result["labels"].values()
         page.choose("Figures", subcategory)
-        _, information = page.wait(lambda label=label: buttons_of(page, label))
-        information.click()
+        page.wait(lambda label=label: (found := buttons_of(page, label)) and page.clicked(found[1]))
         caption = page.find("//nav//li[contains(@class, 'prose')]").text
         name = path.rpartition("/")[2].removesuffix(".svg")
         assert f"draw_{name}" in caption
