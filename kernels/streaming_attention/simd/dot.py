@@ -99,7 +99,7 @@ class _RowCursor:
         """Prefetch so many lines in the loop's body."""
         builder, address, column = self.builder, self.address, self.column
         for _ in range(lines):
-            emit_prefetch(builder, address, nearest=False)
+            emit_prefetch(builder, address)
             column = builder.add(column, I64(LINE))
             wraps = builder.icmp_signed(">=", column, self.row_bytes)
             address = builder.add(builder.add(address, I64(LINE)), builder.select(wraps, self.gap, I64(0)))

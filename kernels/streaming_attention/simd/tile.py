@@ -107,7 +107,7 @@ def multiply_tile(
             if prefetches:
                 row = builder.add(fetch, builder.mul(k, fetch_stride))
                 for offset in range(0, storage.storage.size * isa.isa.lanes * shape[1], LINE):
-                    emit_prefetch(builder, builder.add(row, I64(offset)), nearest=False)
+                    emit_prefetch(builder, builder.add(row, I64(offset)))
             elif full:
                 emit_prefetch(builder, builder.add(rows[0], builder.add(a_offset, builder.mul(k_stride, I64(AHEAD)))))
 

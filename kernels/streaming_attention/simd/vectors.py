@@ -80,10 +80,9 @@ def emit_max(builder, a, b):
     return builder.select(builder.fcmp_ordered(">", a, b), a, b)
 
 
-def emit_prefetch(builder, address, nearest: bool = True):
-    """Ask for the cache line at `address`, in every cache level or in all but the nearest. A bad address is ignored."""
-    pointer, locality = emit_pointer(builder, address, I8), I32(3 if nearest else 2)
-    llvm_call(builder, "llvm.prefetch.p0", ir.VoidType(), pointer, I32(0), locality, I32(1))
+def emit_prefetch(builder, address):
+    """Ask for the cache line at `address`, in every cache level. A bad address is ignored."""
+    llvm_call(builder, "llvm.prefetch.p0", ir.VoidType(), emit_pointer(builder, address, I8), I32(0), I32(3), I32(1))
 
 
 # --- what jitted code calls --------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ Within a split, keys go by panels: scores of every row (:mod:`.products`), one s
 output of every row. A panel is read by units, runs of 16 keys of a head, whose places are listed before the first
 (:mod:`.keys`): pages cost a look-up each and nothing more.
 
-A run that some row doesn't see whole goes query by query over what each sees, because a weight of 0 would not keep
+A panel that some row doesn't see whole goes query by query over what each sees, because a weight of 0 would not keep
 NaN out of O.
 """
 
@@ -94,8 +94,9 @@ def _decode(isa, storage, job_address, task, scratch):
             for unit in range(count):
                 _score(isa, storage, job, unit, count, panel, last, rows, width, q, scores, stage, units)
             _weigh(isa, job, head, keys, panel, first, last, rows, width, scores, state, o)
+            whole = seen_by(job, keys, 0)[1] >= last and seen_by(job, keys, job.queries - 1)[0] <= first
             for unit in range(count):
-                _add(isa, storage, job, keys, unit, count, panel, first, last, rows, width, scores, o, stage, units)
+                _add(isa, storage, job, keys, unit, count, panel, first, last, whole, rows, width, scores, o, stage, units)
 
     for member in range(job.together):
         at = member * rows
@@ -192,8 +193,8 @@ def _weigh(isa, job, head, keys, panel, first, last, rows, width, scores, state,
 
 
 @jit
-def _add(isa, storage, job, keys, unit, count, panel, first, last, rows, width, weights, o, stage, units):
-    """O += weights V of a unit: all rows at once where all see it whole, else each query with what it sees."""
+def _add(isa, storage, job, keys, unit, count, panel, first, last, whole, rows, width, weights, o, stage, units):
+    """O += weights V of a unit: all rows at once where all see the panel whole, else each query with what it sees."""
     place, soon = units + UNIT * unit, unit + _ahead(storage)
     fetch = load_i64(units + UNIT * soon + (8 if soon < count else 0))
     v, run, first_row = load_i64(place + 8), load_i64(place + 24), load_i64(place + 32) * rows
@@ -203,10 +204,8 @@ def _add(isa, storage, job, keys, unit, count, panel, first, last, rows, width, 
         for row in range(rows):
             at = a + 4 * (PANEL * row + RUN * run)
             multiply(isa, at, job.v_scale + load_i64(place + 16), stop - RUN * run)
-    _, high = seen_by(job, keys, 0)
-    low, _ = seen_by(job, keys, job.queries - 1)
     v -= RUN * run * job.v_token
-    if low <= start and high >= stop:
+    if whole:
         x = v + start * job.v_token
         add_run(isa, job, storage, rows, width, a + 4 * start, 4 * PANEL, x, stop - start, c, stage, fetch)
         return
