@@ -96,7 +96,24 @@ def _decode(isa, storage, job_address, task, scratch):
             _weigh(isa, job, head, keys, panel, first, last, rows, width, scores, state, o)
             whole = seen_by(job, keys, 0)[1] >= last and seen_by(job, keys, job.queries - 1)[0] <= first
             for unit in range(count):
-                _add(isa, storage, job, keys, unit, count, panel, first, last, whole, rows, width, scores, o, stage, units)
+                _add(
+                    isa,
+                    storage,
+                    job,
+                    keys,
+                    unit,
+                    count,
+                    panel,
+                    first,
+                    last,
+                    whole,
+                    rows,
+                    width,
+                    scores,
+                    o,
+                    stage,
+                    units,
+                )
 
     for member in range(job.together):
         at = member * rows
