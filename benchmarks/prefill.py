@@ -14,6 +14,7 @@ import time
 
 import numpy as np
 from ceilings import append_rows, dot_peak, fma_peak
+from peers import to_bf16, torch_sdpa
 
 from streaming_attention.simd.isa import AVX512_BF16
 from streaming_attention.streaming.front import run_prefill
@@ -34,10 +35,6 @@ CASES = [
 ]
 
 
-def to_bf16(x):
-    return (x.view(np.uint32) >> 16).astype(np.uint16)
-
-
 STORE = {"fp32": lambda x: x, "fp16": lambda x: x.astype(np.float16), "bf16": to_bf16}
 
 
@@ -52,17 +49,6 @@ def draw(case):
 def ours(q, k, v, causal, threads):
     out = np.empty_like(q)
     return lambda: run_prefill(q, k, v, out, causal=causal, threads=threads)
-
-
-def torch_sdpa(q, k, v, causal, threads):
-    import torch
-
-    torch.set_num_threads(threads)
-    tensors = [torch.from_numpy(x) for x in (q, k, v)]
-    if q.dtype == np.uint16:
-        tensors = [x.view(torch.bfloat16) for x in tensors]
-    sdpa = torch.nn.functional.scaled_dot_product_attention
-    return lambda: sdpa(*tensors, is_causal=causal, enable_gqa=q.shape[1] != k.shape[1])
 
 
 CONTENDERS = {"streaming": ours, "torch": torch_sdpa}

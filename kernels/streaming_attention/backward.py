@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import numbers
 
 import numpy as np
 
-from streaming_attention.parallel import check_threads, most_threads
+from streaming_attention import checks
+from streaming_attention.dtypes import words
 from streaming_attention.streaming.backward_front import run_backward
 from streaming_attention.streaming.front import AXES
-
-_DTYPES = ("float32", "bfloat16", "float16")
 
 
 def attention_backward(
@@ -70,37 +68,30 @@ def attention_backward(
     """
     arrays = {"dout": dout, "q": q, "k": k, "v": v, "out": out}
     _check_arrays(arrays, lse, layout)
-    if not isinstance(causal, bool | np.bool_):
-        raise TypeError(f"causal: {causal!r} is not a bool")
+    causal = checks.check_flag("causal", causal)
     gradients = [np.empty(array.shape, array.dtype) for array in (q, k, v)]
     run_backward(
-        *map(_as_stored, arrays.values()),
+        *map(words, arrays.values()),
         np.ascontiguousarray(lse),
-        *map(_as_stored, gradients),
-        causal=bool(causal),
-        scale=_checked_scale(scale),
+        *map(words, gradients),
+        causal=causal,
+        scale=checks.check_number("scale", scale),
         window=_checked_window(window),
         layout=layout,
-        threads=_checked_threads(threads),
+        threads=checks.check_threads_argument(threads),
     )
     return tuple(gradients)
 
 
-def _as_stored(array):
-    """bfloat16 as the uint16 that kernels read."""
-    return array.view(np.uint16) if array.dtype.name == "bfloat16" else array
-
-
 def _check_arrays(arrays: dict, lse, layout) -> None:
-    if layout not in AXES:
-        raise ValueError(f"layout: {layout!r} is not known; allowed: {', '.join(AXES)}")
+    checks.check_layout("layout", layout)
     for name, array in arrays.items():
         if not isinstance(array, np.ndarray):
             raise TypeError(f"{name}: {type(array).__name__} is not a numpy array")
     q, k = arrays["q"], arrays["k"]
     for name, array in arrays.items():
-        if array.dtype.name not in _DTYPES:
-            raise ValueError(f"{name}: dtype {array.dtype} is not supported; allowed: {', '.join(_DTYPES)}")
+        if array.dtype.name not in checks.FLOATS:
+            raise ValueError(f"{name}: dtype {array.dtype} is not supported; allowed: {', '.join(checks.FLOATS)}")
         if array.ndim != 4:
             raise ValueError(f"{name}: shape {array.shape} doesn't have the four axes of {layout!r}")
         if array.dtype != q.dtype:
@@ -112,11 +103,7 @@ def _check_arrays(arrays: dict, lse, layout) -> None:
     kv_batch, kv_heads, _, kv_dim = (k.shape[axis] for axis in AXES[layout])
     if (kv_batch, kv_dim) != (batch, head_dim):
         raise ValueError(f"k: shape {k.shape} doesn't fit q's {q.shape}; batch and head_dim must be equal")
-    for name, size in (("heads of q", heads), ("heads of k", kv_heads), ("head_dim", head_dim)):
-        if size == 0:
-            raise ValueError(f"{name}: 0, must be at least 1")
-    if heads % kv_heads:
-        raise ValueError(f"heads of q: {heads} is not a multiple of the {kv_heads} heads of k")
+    checks.check_heads(heads, kv_heads, head_dim)
     _check_lse(lse, (batch, heads, queries))
 
 
@@ -129,16 +116,6 @@ def _check_lse(lse, shape) -> None:
         raise ValueError(f"lse: shape {lse.shape}, must be {shape}: (batch, heads, queries)")
 
 
-def _checked_scale(scale) -> float | None:
-    if scale is None:
-        return None
-    if not isinstance(scale, numbers.Real) or isinstance(scale, bool):
-        raise TypeError(f"scale: {scale!r} is not a number")
-    if not math.isfinite(scale):
-        raise ValueError(f"scale: {scale!r} is not finite")
-    return float(scale)
-
-
 def _checked_window(window) -> tuple:
     if not isinstance(window, tuple | list) or len(window) != 2:
         raise TypeError(f"window: {window!r} is not a pair (left, right)")
@@ -146,12 +123,3 @@ def _checked_window(window) -> tuple:
         if side is not None and (not isinstance(side, numbers.Integral) or isinstance(side, bool) or side < 0):
             raise ValueError(f"window: {window!r} must hold None or integers from 0 on")
     return tuple(window)
-
-
-def _checked_threads(threads) -> int:
-    if threads is None:
-        return most_threads()
-    if not isinstance(threads, numbers.Integral) or isinstance(threads, bool):
-        raise TypeError(f"threads: {threads!r} is not an integer")
-    check_threads(threads)
-    return int(threads)

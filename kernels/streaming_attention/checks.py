@@ -12,12 +12,12 @@ from functools import cache
 import numpy as np
 
 from streaming_attention.parallel import check_threads, most_threads
+from streaming_attention.streaming.front import UNBOUNDED
 
 AXES = {"bhtd": ("batch", "heads", "tokens", "head_dim"), "bthd": ("batch", "tokens", "heads", "head_dim")}
 FLOATS = ("float32", "float16", "bfloat16")
 PAGE_UNIT = 16
 """A page holds a multiple of so many keys."""
-UNBOUNDED = 2**40
 
 
 @cache

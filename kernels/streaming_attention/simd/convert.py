@@ -91,11 +91,19 @@ def emit_widening_load(builder, storage: Storage, address, vector: ir.VectorType
 
 
 def emit_narrowing_store(builder, storage: Storage, value, address):
-    """Store a vector of fp32 as `storage` (not int8), rounded to nearest even; NaN stays NaN."""
+    """Store a vector of fp32 as `storage`, rounded to nearest even; NaN stays NaN.
+
+    Raises
+    ------
+    NotImplementedError
+        For what isn't fp32, bf16 or fp16: a store can't know the scale of int8.
+    """
     if storage == FP16:
         value = builder.fptrunc(value, ir.VectorType(ir.HalfType(), value.type.count))
-    if storage == BF16:
+    elif storage == BF16:
         value = _emit_bf16(builder, value)
+    elif storage != FP32:
+        raise NotImplementedError(f"storage: {storage.name} can't be rounded to; allowed: fp32, bf16, fp16")
     emit_store(builder, value, address, storage.size)
 
 

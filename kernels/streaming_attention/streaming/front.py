@@ -119,68 +119,9 @@ def run_prefill(
     return prefill.describe(isa, kernel)
 
 
-def run_decode(
-    q,
-    k,
-    v,
-    out,
-    lse=None,
-    *,
-    causal=True,
-    scale=None,
-    window=(None, None),
-    offset=None,
-    softcap=None,
-    sinks=None,
-    slopes=None,
-    threads=1,
-    layout="bhtd",
-    isa=None,
-    k_scale=None,
-    v_scale=None,
-    block_table=None,
-    seqlens=None,
-    kv_layout=None,
-):
-    """Attention of few queries over many keys, into `out`.
-
-    Parameters are those of :func:`run_prefill`, and
-
-    Parameters
-    ----------
-    q, out : ndarray, float32, float16, or uint16 holding bfloat16
-    k, v : ndarray, float32, float16, int8, or uint16 holding bfloat16
-        With `block_table`: (pages, page_size, kv_heads, head_dim), ``page_size`` a multiple of 16; with
-        ``kv_layout="bhtd"``, (pages, kv_heads, page_size, head_dim).
-    k_scale, v_scale : ndarray, float32, C-contiguous, optional
-        Factors of the rows of K and V, for int8: (batch, kv_heads, keys); of pages (pages, kv_heads, page_size).
-    block_table : ndarray, int32, (batch, pages of a sequence), optional
-        Each row contiguous.
-    seqlens : ndarray, int32, (batch,), contiguous, optional
-        Keys of each batch; all of them unless given.
-    """
-    prepare_decode(
-        q,
-        k,
-        v,
-        out,
-        lse,
-        causal,
-        scale,
-        window,
-        offset,
-        softcap,
-        sinks,
-        slopes,
-        threads,
-        layout,
-        isa,
-        k_scale,
-        v_scale,
-        block_table,
-        seqlens,
-        kv_layout,
-    )()
+def run_decode(q, k, v, out, lse=None, **options) -> None:
+    """Attention of few queries over many keys, into `out`: :func:`prepare_decode`, called once."""
+    prepare_decode(q, k, v, out, lse, **options)()
 
 
 def prepare_decode(
@@ -205,7 +146,23 @@ def prepare_decode(
     seqlens=None,
     kv_layout=None,
 ) -> Call:
-    """:func:`run_decode` as a call to be repeated."""
+    """Attention of few queries over many keys, into `out`, as a call to be repeated.
+
+    Parameters are those of :func:`run_prefill`, and
+
+    Parameters
+    ----------
+    q, out : ndarray, float32, float16, or uint16 holding bfloat16
+    k, v : ndarray, float32, float16, int8, or uint16 holding bfloat16
+        With `block_table`: (pages, page_size, kv_heads, head_dim), ``page_size`` a multiple of 16; with
+        ``kv_layout="bhtd"``, (pages, kv_heads, page_size, head_dim).
+    k_scale, v_scale : ndarray, float32, C-contiguous, optional
+        Factors of the rows of K and V, for int8: (batch, kv_heads, keys); of pages (pages, kv_heads, page_size).
+    block_table : ndarray, int32, (batch, pages of a sequence), optional
+        Each row contiguous.
+    seqlens : ndarray, int32, (batch,), contiguous, optional
+        Keys of each batch; all of them unless given.
+    """
     isa = isa or select_isa()
     kv_axes = AXES[kv_layout or (layout if block_table is None else "bthd")]
     job = _describe(q, k, v, out, lse, causal, scale, window, offset, AXES[layout], kv_axes, block_table)

@@ -13,19 +13,17 @@ from numba import types
 from numba.extending import intrinsic
 from numba.np.numpy_support import from_dtype
 
-_ADDRESSES = ["q", "k", "v", "o", "lse", "k_scale", "v_scale", "table", "lengths", "partial", "counters"]
-_ADDRESSES += ["sinks", "slopes", "q_starts", "k_starts", "order"]
+_TENSORS = ["q", "k", "v", "o", "lse", "k_scale", "v_scale"]
+_TABLES = ["table", "lengths", "partial", "counters", "sinks", "slopes", "q_starts", "k_starts", "order"]
 _STRIDES = [f"{tensor}_{axis}" for tensor in "qkvo" for axis in ("batch", "head", "token", "dim")]
 _SIZES = ["batch", "heads", "kv_heads", "queries", "keys", "head_dim"]
 _VIEW = ["offset", "left", "right"]
-_CUT = ["strips", "block", "splits", "page", "table_stride"]
-_CUT += ["q_format", "o_format"]
-_CUT += ["kv_format", "staged"]
-_CUT += ["together"]
+_CUT = ["strips", "block", "splits", "page", "table_stride", "staged", "together"]
+_FORMATS = ["q_format", "kv_format", "o_format"]
 _FACTORS = ["scale", "softcap"]
 
 JOB = np.dtype(
-    [(name, np.int64) for name in (*_ADDRESSES, *_STRIDES, *_SIZES, *_VIEW, *_CUT)]
+    [(name, np.int64) for name in (*_TENSORS, *_TABLES, *_STRIDES, *_SIZES, *_VIEW, *_CUT, *_FORMATS)]
     + [(name, np.float64) for name in _FACTORS]
 )
 """Fields of the record.

@@ -15,10 +15,18 @@ from numba.np.numpy_support import from_dtype
 
 from streaming_attention.simd import jit
 from streaming_attention.simd.compiled import address_of
-from streaming_attention.simd.convert import BF16, FP16, FP32, load_scalar_widened, load_widened, size_of
+from streaming_attention.simd.convert import (
+    BF16,
+    FP16,
+    FP32,
+    load_scalar_widened,
+    load_widened,
+    size_of,
+    store_narrowed,
+    store_scalar_narrowed,
+)
 from streaming_attention.simd.isa import lanes
 from streaming_attention.simd.memory import load_f32, store_f32
-from streaming_attention.simd.narrow import store_narrowed, store_scalar_narrowed
 from streaming_attention.simd.vectors import load, store
 from streaming_attention.streaming import pool
 
