@@ -52,4 +52,6 @@ def project(judged, tmp_path, cluster):
     for name, state in cluster.states().items():
         if state.startswith("down"):
             cluster.power_on(name)
+        if state.startswith("drain"):
+            cluster.run("scontrol", "update", f"nodename={name}", "state=resume")
     cluster.wait(lambda: cluster.states() == dict.fromkeys(cluster.names, "idle"), "all nodes idle")

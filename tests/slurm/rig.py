@@ -268,8 +268,15 @@ class Rig:
         """Start slurmctld; with accounting, after its cluster is known to slurmdbd."""
         self.run("slurmctld")
 
+    def save(self, job: str) -> None:
+        """Return once slurmctld has written its state with this job as it is now; by itself it does so some time."""
+        begin = time.time()
+        saved = self.folder / "state" / "job_state"
+        self.run("scontrol", "update", f"jobid={job}", "admincomment=saved")  # a change, so that it writes
+        self.wait(lambda: saved.exists() and saved.stat().st_mtime > begin, "saved state")
+
     def kill_controller(self) -> None:
-        """SIGKILL slurmctld; its state on the disk stays."""
+        """SIGKILL slurmctld; its state on the disk stays. A job that began after the last save is launched again."""
         pid = (self.folder / "run/slurmctld.pid").read_text().strip()
         self.run("kill", "-9", pid)
         self.wait(lambda: self.run("kill", "-0", pid, check=False).returncode != 0, "end of slurmctld")

@@ -163,8 +163,7 @@ def test_a_full_cluster_is_waited_for(project):
 
 def test_slurmctld_that_dies_and_comes_back(project):
     process = project.start("--", TWO)
-    project.rig.wait(project.rig.jobs, "job in the queue")
-    time.sleep(6)  # SLURM saves its state every 5 s
+    project.rig.save(wait_for_job(project))
     project.rig.kill_controller()
     project.rig.start_controller()
     try:
