@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numbers
-
 import numpy as np
 
 from streaming_attention import checks
@@ -12,9 +10,7 @@ from streaming_attention.streaming.backward_front import run_backward
 from streaming_attention.streaming.front import AXES
 
 
-def attention_backward(
-    dout, q, k, v, out, lse, *, causal=False, scale=None, window=(None, None), layout="bhtd", threads=None
-):
+def attention_backward(dout, q, k, v, out, lse, *, causal=False, scale=None, window=None, layout="bhtd", threads=None):
     """Gradients of a loss with respect to Q, K and V of attention.
 
     Parameters
@@ -28,8 +24,7 @@ def attention_backward(
     lse : ndarray, (batch, heads, queries), float32
         What the forward pass returned with ``return_lse``.
     causal, scale, window
-        As in the forward pass. ``window=(left, right)``: a query sees so many keys before and after its own place;
-        None: all of them.
+        As in the forward pass.
     layout : {"bhtd", "bthd"}
         Order of the axes of `dout`, `q`, `k`, `v`, `out` and of the gradients; in "bthd" tokens come before heads.
     threads : int, optional
@@ -76,7 +71,7 @@ def attention_backward(
         *map(words, gradients),
         causal=causal,
         scale=checks.check_number("scale", scale),
-        window=_checked_window(window),
+        window=checks.check_window(window),
         layout=layout,
         threads=checks.check_threads_argument(threads),
     )
@@ -114,12 +109,3 @@ def _check_lse(lse, shape) -> None:
         raise ValueError(f"lse: dtype {lse.dtype} is not supported; allowed: float32")
     if lse.shape != shape:
         raise ValueError(f"lse: shape {lse.shape}, must be {shape}: (batch, heads, queries)")
-
-
-def _checked_window(window) -> tuple:
-    if not isinstance(window, tuple | list) or len(window) != 2:
-        raise TypeError(f"window: {window!r} is not a pair (left, right)")
-    for side in window:
-        if side is not None and (not isinstance(side, numbers.Integral) or isinstance(side, bool) or side < 0):
-            raise ValueError(f"window: {window!r} must hold None or integers from 0 on")
-    return tuple(window)

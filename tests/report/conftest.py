@@ -17,8 +17,9 @@ def report(finished) -> dict[str, Path]:
     return {"html": folder / "report.html", "zip": folder / "unpacked" / "report" / "report.html"}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser(tmp_path_factory):
+    """Gone before the other tests: an open page keeps a tenth of a core busy."""
     pytest.importorskip("selenium")
     from browser import Browser, find_programs
 

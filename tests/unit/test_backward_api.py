@@ -43,6 +43,14 @@ def test_finite_differences(call):
         assert np.isclose((gradient * direction).sum(), slope, rtol=1e-2, atol=1e-2), name
 
 
+def test_windows_are_given_as_in_the_forward_pass(call):
+    for window, same in (((-1, 3), (None, 3)), ((-1, -1), None), ([5, 2], (5, 2))):
+        for found, expected in zip(
+            attention_backward(**call, window=window), attention_backward(**call, window=same), strict=True
+        ):
+            np.testing.assert_array_equal(found, expected)
+
+
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
@@ -58,7 +66,7 @@ def test_finite_differences(call):
         ({"scale": float("nan")}, ValueError, "scale: nan"),
         ({"scale": "x"}, TypeError, "scale: 'x'"),
         ({"window": 5}, TypeError, "window: 5"),
-        ({"window": (-1, 0)}, ValueError, r"window: \(-1, 0\)"),
+        ({"window": (-2, 0)}, ValueError, r"window: -2 of \(-2, 0\)"),
         ({"layout": "thd"}, ValueError, "layout: 'thd' is not known; allowed: bhtd, bthd"),
         ({"threads": 0}, ValueError, "threads: 0"),
         ({"threads": True}, TypeError, "threads: True"),
