@@ -7,10 +7,11 @@ over the lanes of all pairs make one vector. Rows of K are read in place, once f
 from __future__ import annotations
 
 from llvmlite import ir
-from numba.core import types
+from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from streaming_attention.simd.convert import emit_widening_load
+from streaming_attention.simd.known import KnownType
 from streaming_attention.simd.vectors import (
     I32,
     I64,
@@ -22,12 +23,9 @@ from streaming_attention.simd.vectors import (
     emit_store,
 )
 
-MOST_KEYS = 8
-"""Rows of K that one loop along head_dim reads: their addresses and the loop's own fit the general registers."""
-
 
 @intrinsic(prefer_literal=True)
-def dot_tile(typingctx, isa, storage, rows, q, q_stride, k, k_token, valid, steps, scores, scores_stride, fetch):
+def dot_tile(typingctx, isa, storage, rows, q, q_stride, k, k_token, valid, dims, scores, scores_stride, fetch):
     """scores[row, key] = q[row] . K[key] for ``lanes / rows`` keys.
 
     Parameters
@@ -42,9 +40,10 @@ def dot_tile(typingctx, isa, storage, rows, q, q_stride, k, k_token, valid, step
     k, k_token : int
         Address of the first row of K, bytes to the next.
     valid : int
-        Rows of K that exist, at least 1; the others repeat the last.
-    steps : int
-        Vectors in a row: head_dim / lanes, which must be whole.
+        Rows of K that exist, at least 1; the others repeat the last. A literal that covers all of them spares the
+        question.
+    dims : int or Known
+        Elements of a row, whole vectors.
     scores, scores_stride : int
         Address of ``scores[0, 0]``, bytes from a row to the next; keys are 4 bytes apart.
     fetch : int
@@ -52,91 +51,76 @@ def dot_tile(typingctx, isa, storage, rows, q, q_stride, k, k_token, valid, step
     """
     count = rows.literal_value
     keys = isa.isa.lanes // count
+    full = isinstance(valid, types.IntegerLiteral) and valid.literal_value >= keys
 
     def codegen(context, builder, _signature, args):
-        _, _, _, q, q_stride, k, k_token, valid, steps, scores, scores_stride, fetch = args
+        _, _, _, q, q_stride, k, k_token, valid, length, scores, scores_stride, fetch = args
+        columns = dims.value if isinstance(dims, KnownType) else length
         queries = [builder.add(q, builder.mul(q_stride, I64(row))) for row in range(count)]
-        row_bytes = builder.mul(steps, I64(storage.storage.size * isa.isa.lanes))
-        totals = []
-        for first in range(0, keys, MOST_KEYS):
-            some = range(first, min(first + MOST_KEYS, keys))
-            places = [_row_address(builder, k, k_token, valid, key) for key in some]
-            cursor = _RowCursor(builder, builder.add(fetch, builder.mul(k_token, I64(first))), k_token, row_bytes)
-            totals.append(_emit_loop(builder, isa, storage.storage, queries, places, steps, cursor))
-        sums = emit_sums(builder, [total for row in range(count) for part in totals for total in part[row]])
+        row_sums = _RowSums(builder, isa, storage.storage, queries, columns)
+        totals = cgutils.alloca_once(builder, isa.vector, size=isa.isa.lanes)
+        last = I64(keys - 1) if full else builder.sub(valid, I64(1))
+        with cgutils.for_range(builder, I64(keys), intp=I64) as loop:
+            key = loop.index
+            exists = key if full else builder.select(builder.icmp_signed("<", key, last), key, last)
+            place = builder.add(k, builder.mul(exists, k_token))
+            ahead = builder.add(fetch, builder.mul(key, k_token))
+            for row, total in enumerate(row_sums.emit(place, ahead)):
+                builder.store(total, builder.gep(totals, [builder.add(key, I64(row * keys))]))
+        vectors = [builder.load(builder.gep(totals, [I64(at)])) for at in range(isa.isa.lanes)]
+        sums = emit_sums(builder, vectors)
         for row in range(count):
             part = ir.Constant(ir.VectorType(I32, keys), list(range(row * keys, (row + 1) * keys)))
             target = builder.add(scores, builder.mul(scores_stride, I64(row)))
             emit_store(builder, builder.shuffle_vector(sums, sums, part), target)
         return context.get_dummy_value()
 
-    return types.void(isa, storage, rows, *[types.int64] * 9), codegen
+    given = dims if isinstance(dims, KnownType) else types.int64
+    return types.void(
+        isa, storage, rows, *[types.int64] * 4, valid if full else types.int64, given, *[types.int64] * 3
+    ), codegen
 
 
-def _row_address(builder, k, k_token, valid, key: int):
-    last = builder.sub(valid, I64(1))
-    index = builder.select(builder.icmp_signed("<", I64(key), last), I64(key), last)
-    return builder.add(k, builder.mul(index, k_token))
+class _RowSums:
+    """Products of a row of K with each row of Q, a vector of sums each; Q stays in registers where dims are known."""
 
+    def __init__(self, builder, isa, storage, queries, dims):
+        self.builder, self.vector, self.storage, self.queries, self.dims = builder, isa.vector, storage, queries, dims
+        self.known = isinstance(dims, int)
+        self.values = [self._queries(I64(c)) for c in range(0, dims, self.vector.count)] if self.known else None
 
-class _RowCursor:
-    """Walks over the cache lines of evenly spaced rows, in the order of their addresses, as a loop goes round.
+    def emit(self, place, line) -> list:
+        """Sums of the row of K at `place`, while the row at `line` is prefetched."""
+        zero = [emit_constant(self.vector, 0.0)] * len(self.queries)
+        return self._straight(place, line, zero) if self.known else self._loop(place, line, zero)
 
-    Prefetching column by column, a line of each row, cost fp32 a tenth of its bandwidth (Zen 5, one core).
-    """
+    def _straight(self, place, line, totals):
+        size = self.storage.size
+        for offset in range(0, self.dims * size, LINE):
+            emit_prefetch(self.builder, self.builder.add(line, I64(offset)))
+        for step, values in enumerate(self.values):
+            totals = self._add(place, I64(step * self.vector.count), values, totals)
+        return totals
 
-    def __init__(self, builder, first, row_stride, row_bytes):
-        self.builder, self.first, self.row_bytes = builder, first, row_bytes
-        self.gap = builder.sub(row_stride, row_bytes)
+    def _loop(self, place, line, totals):
+        builder, slots = self.builder, [cgutils.alloca_once(self.builder, self.vector) for _ in totals]
+        for slot, total in zip(slots, totals, strict=True):
+            builder.store(total, slot)
+        with cgutils.for_range_slice(builder, I64(0), self.dims, I64(self.vector.count), intp=I64) as (column, _):
+            emit_prefetch(builder, builder.add(line, builder.mul(column, I64(self.storage.size))))
+            totals = self._add(place, column, self._queries(column), [builder.load(slot) for slot in slots])
+            for slot, total in zip(slots, totals, strict=True):
+                builder.store(total, slot)
+        return [builder.load(slot) for slot in slots]
 
-    def open(self, before):
-        """Place the cursor's phi nodes at the loop's head; `before` is the block that enters it."""
-        self.address, self.column = self.builder.phi(I64), self.builder.phi(I64)
-        self.address.add_incoming(self.first, before)
-        self.column.add_incoming(I64(0), before)
+    def _queries(self, column):
+        offset = self.builder.mul(column, I64(4))
+        return [emit_load(self.builder, self.builder.add(query, offset), self.vector) for query in self.queries]
 
-    def advance(self, body, lines: int):
-        """Prefetch so many lines in the loop's body."""
-        builder, address, column = self.builder, self.address, self.column
-        for _ in range(lines):
-            emit_prefetch(builder, address)
-            column = builder.add(column, I64(LINE))
-            wraps = builder.icmp_signed(">=", column, self.row_bytes)
-            address = builder.add(builder.add(address, I64(LINE)), builder.select(wraps, self.gap, I64(0)))
-            column = builder.select(wraps, I64(0), column)
-        self.address.add_incoming(address, body)
-        self.column.add_incoming(column, body)
-
-
-def _emit_loop(builder, isa, storage, queries, keys, steps, cursor) -> list[list]:
-    """The loop along head_dim; returns the accumulators by row and key."""
-    lanes = isa.isa.lanes
-    before = builder.basic_block
-    head, body, done = (builder.append_basic_block(f"dot.{name}") for name in ("head", "body", "done"))
-    builder.branch(head)
-
-    builder.position_at_end(head)
-    step, q_offset, k_offset = (builder.phi(I64) for _ in range(3))
-    totals = [[builder.phi(isa.vector) for _ in keys] for _ in queries]
-    for phi in (step, q_offset, k_offset):
-        phi.add_incoming(I64(0), before)
-    cursor.open(before)
-    builder.cbranch(builder.icmp_signed("<", step, steps), body, done)
-
-    builder.position_at_end(body)
-    loaded = [emit_widening_load(builder, storage, builder.add(key, k_offset), isa.vector) for key in keys]
-    for query, row in zip(queries, totals, strict=True):
-        values = emit_load(builder, builder.add(query, q_offset), isa.vector)
-        for key, total in zip(loaded, row, strict=True):
-            total.add_incoming(emit_constant(isa.vector, 0.0), before)
-            total.add_incoming(emit_fma(builder, key, values, total), body)
-    for phi, size in ((step, 1), (q_offset, 4 * lanes), (k_offset, storage.size * lanes)):
-        phi.add_incoming(builder.add(phi, I64(size)), body)
-    cursor.advance(body, max(1, len(keys) * storage.size * lanes // LINE))
-    builder.branch(head)
-
-    builder.position_at_end(done)
-    return totals
+    def _add(self, place, column, values, totals):
+        at = self.builder.add(place, self.builder.mul(column, I64(self.storage.size)))
+        loaded = emit_widening_load(self.builder, self.storage, at, self.vector)
+        return [emit_fma(self.builder, loaded, value, total) for value, total in zip(values, totals, strict=True)]
 
 
 def emit_sums(builder, vectors: list) -> ir.Value:

@@ -16,7 +16,7 @@ ISA_NAMES = (BEST, "avx512", "avx2", "portable")
 
 _LANES, _WIDTH, _TILE_ROWS = 16, 48, 8
 _STRIPS, _UNITS = 8, 9
-_SPLIT, _PANEL, _PAGE = 1024, 512, 4096
+_SPLIT, _PANEL, _PAGE = 1024, 1024, 4096
 _RUN, _UNIT, _AHEAD = 16, 40, 4
 
 

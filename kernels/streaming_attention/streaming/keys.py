@@ -7,13 +7,15 @@ import numpy as np
 from streaming_attention.simd import jit
 from streaming_attention.simd.convert import load_scalar_widened, load_widened, size_of
 from streaming_attention.simd.isa import lanes
-from streaming_attention.simd.memory import load_i32, store_f32, store_i64
+from streaming_attention.simd.memory import load_i32, load_i64, store_f32, store_i64
 from streaming_attention.simd.vectors import store
 
 RUN = 16
 """Keys whose rows are evenly spaced, wherever they lie: the smallest page."""
 UNIT = 40
 """Bytes that say where a run of a head is; see :func:`list_units`."""
+OF_K, OF_V, OF_SCALE, OF_RUN, OF_HEAD = 0, 8, 16, 24, 32
+"""Where they say what."""
 
 
 @jit
@@ -64,13 +66,30 @@ def list_units(job, head, keys, first, count, panel, units):
             for r in range(run, min(stop, run + count - listed)):
                 place = r * RUN - start
                 at = units + UNIT * listed
-                store_i64(job.k + block * job.k_batch + (kv_head + member) * job.k_head + place * job.k_token, at)
-                store_i64(job.v + block * job.v_batch + (kv_head + member) * job.v_head + place * job.v_token, at + 8)
-                store_i64(4 * ((block * job.kv_heads + kv_head + member) * size + place), at + 16)
-                store_i64(r, at + 24)
-                store_i64(member, at + 32)
+                of_head = kv_head + member
+                store_i64(job.k + block * job.k_batch + of_head * job.k_head + place * job.k_token, at + OF_K)
+                store_i64(job.v + block * job.v_batch + of_head * job.v_head + place * job.v_token, at + OF_V)
+                store_i64(4 * ((block * job.kv_heads + of_head) * size + place), at + OF_SCALE)
+                store_i64(r, at + OF_RUN)
+                store_i64(member, at + OF_HEAD)
                 listed += 1
         run = stop
+
+
+@jit
+def evenly_spaced(units, unit, stop, field, step):
+    """How many units from `unit` on, before `stop`, are of one head and `step` bytes apart in K or V (`field`)."""
+    some = 1
+    while unit + some < stop:
+        at = units + UNIT * (unit + some)
+        if load_i64(at + field) - load_i64(at - UNIT + field) != step:
+            break
+        if load_i64(at + OF_SCALE) - load_i64(at - UNIT + OF_SCALE) != 4 * RUN:
+            break
+        if load_i64(at + OF_HEAD) != load_i64(at - UNIT + OF_HEAD):
+            break
+        some += 1
+    return some
 
 
 @jit

@@ -7,6 +7,7 @@ from numba import njit
 from streaming_attention.simd.convert import BF16, FP16, FP32, INT8
 from streaming_attention.simd.dot import dot_tile
 from streaming_attention.simd.isa import tile_rows
+from streaming_attention.simd.known import Known
 from streaming_attention.simd.tile import FULL, multiply_tile
 
 
@@ -54,9 +55,17 @@ def test_rows_that_do_not_exist_repeat_the_last_one(isa, rng):
     assert (c[2:] == c[1]).all()
 
 
+D64 = Known(64)
+
+
 @njit
-def _dots(isa, storage, q, q_stride, k, k_stride, valid, steps, scores, stride):
-    dot_tile(isa, storage, 2, q, q_stride, k, k_stride, valid, steps, scores, stride, k)
+def _dots(isa, storage, q, q_stride, k, k_stride, valid, dims, scores, stride):
+    dot_tile(isa, storage, 2, q, q_stride, k, k_stride, valid, dims, scores, stride, k)
+
+
+@njit
+def _known_dots(isa, storage, q, q_stride, k, k_stride, valid, _dims, scores, stride):
+    dot_tile(isa, storage, 2, q, q_stride, k, k_stride, valid, D64, scores, stride, k)
 
 
 def stored(values, storage):
@@ -73,15 +82,16 @@ def stored(values, storage):
 
 
 @pytest.mark.parametrize("storage", [FP32, BF16, FP16, INT8], ids=lambda storage: storage.name)
-def test_dot_tiles_widen_what_they_read(isa, rng, storage):
-    steps, keys = 3, isa.lanes // 2
-    dims = steps * isa.lanes
+@pytest.mark.parametrize("known", [False, True])
+def test_dot_tiles_widen_what_they_read(isa, rng, storage, known):
+    dims, keys = 64 if known else 3 * isa.lanes, isa.lanes // 2
+    dots = _known_dots if known else _dots
     q = rng.standard_normal((2, dims)).astype(np.float32)
     k, meant = stored(rng.standard_normal((keys, dims)).astype(np.float32), storage)
     scores = np.zeros((2, keys + 1), np.float32)
     for valid in (keys, 1):
-        _dots(
-            isa, storage, q.ctypes.data, q.strides[0], k.ctypes.data, k.strides[0], valid, steps, scores.ctypes.data,
+        dots(
+            isa, storage, q.ctypes.data, q.strides[0], k.ctypes.data, k.strides[0], valid, dims, scores.ctypes.data,
             scores.strides[0],
         )  # fmt: skip
         seen = [min(key, valid - 1) for key in range(keys)]
