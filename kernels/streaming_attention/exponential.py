@@ -24,7 +24,7 @@ _SMALLEST = np.float32(-87.0)
 _MANTISSA_BITS = np.int32(23)
 
 
-@njit(cache=True, nogil=True, fastmath={"contract"})
+@njit(nogil=True, fastmath={"contract"}, forceinline=True)
 def exp(x):
     """e ** x for x <= 0 in float32, to 1.5 units in the last place; 0 below -87 and for -inf, NaN for NaN."""
     shifted = x * _LOG2_E + _ROUND

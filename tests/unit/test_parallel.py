@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 import threading
@@ -53,6 +54,28 @@ def test_python_threads_may_call_at_once(method):
         np.testing.assert_array_equal(result, expected)
 
 
+BITS = """
+import sys
+import numpy as np
+from streaming_attention import attention
+q, k, v = np.random.default_rng(0).standard_normal((3, 1, 2, 200, 59)).astype(np.float32)
+for threads in sys.argv[1:]:
+    print(attention(q, k, v, causal=True, method="streaming_loops", threads=int(threads)).tobytes().hex())
+"""
+
+
+def test_bits_do_not_depend_on_what_the_cache_holds(tmp_path):
+    """The first process compiles the serial form alone; the second takes it from the cache and compiles the other."""
+    results = set()
+    for threads in (["1"], ["1", "2"]):
+        environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+        command = [sys.executable, "-c", BITS, *threads]
+        results |= set(
+            subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.split()
+        )
+    assert len(results) == 1
+
+
 CONCURRENT = """
 import threading
 import numba, numpy as np
@@ -77,8 +100,6 @@ print("finished")
 
 def test_workqueue_survives_concurrent_callers():
     """Without the lock this layer ends the process: "Concurrent access has been detected"."""
-    import os
-
     done = subprocess.run(
         [sys.executable, "-c", CONCURRENT],
         env={**os.environ, "NUMBA_THREADING_LAYER": "workqueue", "NUMBA_NUM_THREADS": "2"},

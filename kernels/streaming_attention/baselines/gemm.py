@@ -60,7 +60,7 @@ def softmax(worker, workers, scores, scale, first_seen, queries, lse):
         scores[row, seen:] = 0
 
 
-@njit(cache=True, nogil=True, fastmath=SUMS)
+@njit(nogil=True, fastmath=SUMS, forceinline=True)
 def exponentiate(scores, scale, peak):
     """Replace scores by exp(scale * score - peak); returns their sum."""
     total = np.float32(0)
@@ -70,7 +70,7 @@ def exponentiate(scores, scale, peak):
     return total
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True, forceinline=True)
 def softmax_row(scores, scale):
     """Softmax of scale * scores in place; returns log-sum-exp. Where every score is -inf, the weights are 0."""
     peak = np.float32(-np.inf)

@@ -43,7 +43,7 @@ def prepare(inputs: Inputs, threads: int, comm: None, options: Mapping) -> Prepa
     return Prepared([(COMPUTE, compute)], out, "naive, rows" if by_rows else "naive, pieces of rows", lse)
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True, forceinline=True)
 def seen_keys(row, queries, keys, causal):
     """How many keys a row sees; causal is bottom-right aligned."""
     return min(keys, max(0, row + 1 + keys - queries)) if causal else keys

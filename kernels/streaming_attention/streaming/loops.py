@@ -18,11 +18,13 @@ from streaming_attention.exponential import exp
 from streaming_attention.streaming.schedule import ROWS
 from streaming_attention.streaming.state import NO_PEAK, finish_row, reference, scale_row
 
+# Only what is called from outside is cached, the rest goes into it: what Numba takes from its cache isn't inlined and
+# may add in another order, so that bits would depend on what was compiled when.
 # Sums may be reordered (that makes them vector code), but NaN and infinity keep their meaning.
 SUMS = {"reassoc", "contract", "arcp", "nsz"}
 
 
-@njit(cache=True, nogil=True, fastmath=SUMS)
+@njit(nogil=True, fastmath=SUMS, forceinline=True)
 def dot(a, b):
     total = np.float32(0)
     for c in range(a.size):
@@ -30,7 +32,7 @@ def dot(a, b):
     return total
 
 
-@njit(cache=True, nogil=True, fastmath=SUMS)
+@njit(nogil=True, fastmath=SUMS, forceinline=True)
 def add_weighted_rows(weights, rows, out):
     """out += weights @ rows, for (keys,), (keys, head_dim) and (head_dim,).
 
@@ -46,7 +48,7 @@ def add_weighted_rows(weights, rows, out):
             out[c] += weights[j] * rows[j, c]
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True, forceinline=True)
 def score(query, keys, scale, scores):
     """Write the row's logits for a block of keys and return the largest; NaN is passed over."""
     peak = NO_PEAK
@@ -56,7 +58,7 @@ def score(query, keys, scale, scores):
     return peak
 
 
-@njit(cache=True, nogil=True, fastmath=SUMS)
+@njit(nogil=True, fastmath=SUMS, forceinline=True)
 def exponentiate(scores, origin):
     """Replace logits by exp(logit - origin) and return their sum."""
     total = np.float32(0)
@@ -66,7 +68,7 @@ def exponentiate(scores, origin):
     return total
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True, forceinline=True)
 def fold_block(query, keys, values, scale, scores, peak, total, out):
     """Take one block of keys into a row's state; returns the new (peak, total), ``out`` changes in place."""
     new_peak = max(peak, score(query, keys, scale, scores))
@@ -79,7 +81,7 @@ def fold_block(query, keys, values, scale, scores, peak, total, out):
     return new_peak, total
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True, forceinline=True)
 def attend_tile(queries, keys, values, seen, first_key, last_key, scale, block, peaks, totals, outs):
     """States of a tile's rows over the keys from ``first_key`` up to ``last_key``.
 

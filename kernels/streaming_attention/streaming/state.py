@@ -32,20 +32,20 @@ def split(flat: np.ndarray, heads: int, rows: int) -> tuple[np.ndarray, np.ndarr
     return peaks.reshape(heads, rows), totals.reshape(heads, rows), outs.reshape(heads, rows, head_dim)
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True, forceinline=True)
 def reference(peak):
     """What logits are taken relative to: the peak, or 0 while it is -inf, since -inf - -inf would be NaN."""
     return np.float32(0) if peak == NO_PEAK else peak
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True, forceinline=True)
 def scale_row(out, factor):
     """Multiply a row by a factor in place."""
     for c in range(out.size):
         out[c] *= factor
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True, forceinline=True)
 def merge_row(peak, total, out, other_peak, other_total, other_out):
     """Merge another state of the same row; returns the new (peak, total), ``out`` changes in place.
 
@@ -59,7 +59,7 @@ def merge_row(peak, total, out, other_peak, other_total, other_out):
     return new_peak, total * mine + other_total * other
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True, forceinline=True)
 def finish_row(peak, total, out):
     """Divide by the total, in place, and return log-sum-exp; an empty state gives 0 and -inf."""
     if total == 0:
@@ -69,7 +69,7 @@ def finish_row(peak, total, out):
     return peak + np.log(total)
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True, forceinline=True)
 def merge_finished_row(lse, out, other_lse, other_out):
     """Merge another finished row over other keys; returns the new log-sum-exp, ``out`` changes in place.
 
