@@ -84,12 +84,26 @@ def test_without_what_it_needs_there_is_no_prediction(missing):
     assert predicted(records) is None
 
 
-def test_the_nearest_work_of_one_rank_counts():
-    """In the caches a kernel reaches more of the memory's rate: the share must come from slices as long as here."""
+def at_share(workload, share: float) -> dict:
+    """A point on one rank of 16 GB/s and 110 GFLOP/s, as of :func:`campaign`."""
+    ideal = Rates(110.0, 16.0).seconds(models.flops(workload), models.bytes_moved(workload))
+    return point(workload, Layout(), ideal / share)
+
+
+def test_what_a_host_reads_counts_where_memory_bounds():
+    """The ranks of a host share its last cache, in which a kernel reaches more than the memory's rate."""
     records = campaign(QUERY, share=0.5)
-    for keys in (256, 1 << 20):
-        records.append(point(replace(QUERY, keys=keys), Layout(), 1.0))
-    assert predicted(records).efficiency == pytest.approx(0.5)
+    for keys, share in ((256, 9.0), (QUERY.keys, 0.75), (1 << 20, 0.25)):
+        records.append(at_share(replace(QUERY, keys=keys), share))
+    assert predicted(records).efficiency == pytest.approx(0.75)
+
+
+def test_what_a_rank_computes_counts_where_cores_bound():
+    """1448 squared is half of 2048 squared."""
+    records = campaign(PREFILL, share=0.5)
+    for keys, share in ((128, 0.1), (1448, 0.75), (PREFILL.keys, 0.9)):
+        records.append(at_share(replace(PREFILL, queries=keys, keys=keys), share))
+    assert predicted(records).efficiency == pytest.approx(0.75)
 
 
 def test_another_shape_says_nothing():

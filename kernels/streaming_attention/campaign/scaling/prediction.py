@@ -3,7 +3,8 @@
 Three things go in. The layout's own ceilings, taken with all ranks at once: what the memory (STREAM's read) and the
 cores (GEMM) give each rank, and what the network gives it (the ring shift, short and long). The method's points on one
 rank: which share of that rank's ceilings its kernel reached on about as much work as each rank has now, whatever the
-reasons. And the bytes, FLOPs and messages of the strategy, :mod:`streaming_attention.distributed.choose`.
+reasons; where memory bounds it, on as much as each host has now, because a host's ranks share its last cache. And the
+bytes, FLOPs and messages of the strategy, :mod:`streaming_attention.distributed.choose`.
 """
 
 from __future__ import annotations
@@ -97,8 +98,10 @@ class ScalingModel:
 
     def _predict(self, row: Mapping) -> Prediction | None:
         ceilings = self._ceilings.get(_place(row), {})
-        kernel = self._nearest(row)
-        if kernel is None or not {READ, GEMM, SHORT, LONG} <= set(ceilings):
+        if not {READ, GEMM, SHORT, LONG} <= set(ceilings):
+            return None
+        kernel = self._nearest(row, ceilings[GEMM]["median"] / ceilings[READ]["median"])
+        if kernel is None:
             return None
         workload, layout, options = _workload(row), _layout(row), json.loads(row["options"])
         network = Network(ceilings[SHORT]["median"] * 1e-6, ceilings[LONG]["median"] * 1e9)
@@ -117,12 +120,18 @@ class ScalingModel:
         ideal = _rates(ceilings, 1).seconds(models.flops(workload), models.bytes_moved(workload))
         return float(ideal / row["median"])
 
-    def _nearest(self, row: Mapping) -> _Alone | None:
-        """The kernel's point on one rank with the most similar work to each rank's; other threads only for want."""
-        work = models.flops(_workload(row)) / row["ranks"]
+    def _nearest(self, row: Mapping, ridge: float) -> _Alone | None:
+        """The kernel's point on one rank with the most similar work; other threads only for want.
+
+        Left of the roofline's ridge (FLOP/byte) that is what a host reads, right of it what a rank computes.
+        """
+        workload = _workload(row)
+        of_host = models.intensity(workload) < ridge
+        work = models.bytes_moved(workload) / row["nodes"] if of_host else models.flops(workload) / row["ranks"]
 
         def away(one: _Alone) -> tuple[float, float]:
-            return abs(math.log(one.row["threads"] / row["threads"])), abs(math.log(one.flops / work))
+            near = one.bytes_moved if of_host else one.flops
+            return abs(math.log(one.row["threads"] / row["threads"])), abs(math.log(near / work))
 
         return min(self._alone.get(_kernel_of(row), ()), key=away, default=None)
 
@@ -137,6 +146,10 @@ class _Alone:
     @functools.cached_property
     def flops(self) -> int:
         return models.flops(_workload(self.row))
+
+    @functools.cached_property
+    def bytes_moved(self) -> int:
+        return models.bytes_moved(_workload(self.row))
 
 
 @functools.lru_cache(maxsize=4)
