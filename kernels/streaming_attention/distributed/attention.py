@@ -31,6 +31,9 @@ POSSIBLE = {
 }
 """Strategies by where the tokens are, and whether every rank has the same queries."""
 
+SENT = {"spread": "", "allgather": "kv", "ring": "kv", "zigzag": "kv", "heads": "qkv", "pass_q": "q"}
+"""Arrays that a strategy sends as they lie, which must be in one piece."""
+
 
 def attention_over_ranks(
     q,
@@ -105,8 +108,8 @@ def attention_over_ranks(
     Notes
     -----
     Each rank computes its share of O(queries x keys x head_dim); ``docs/ranks.md`` has memory and bytes by strategy.
-    Strategies other than ``spread`` copy arrays that aren't C-contiguous in (batch, heads, tokens, head_dim). K, V and
-    Q travel as they are stored; results over different keys merge in fp32 and are rounded once. Bits follow from
+    An array that a strategy sends is copied first unless it is C-contiguous in (batch, heads, tokens, head_dim). K, V
+    and Q travel as they are stored; results over different keys merge in fp32 and are rounded once. Bits follow from
     shapes and shares, not from threads, overlap or timing. Start programs with ``python -m mpi4py``, so that an error
     elsewhere in a rank ends the others too.
 
@@ -274,9 +277,7 @@ def _choose(call: _Call, problem: Problem, ranks: int, threads: int) -> str:
 
 
 def _prepare(call: _Call, problem: Problem, comm, strategy: str) -> Prepared:
-    if strategy != "spread":  # the others send what they hold
-        inputs = problem.inputs
-        arrays = {name: np.ascontiguousarray(getattr(inputs, name)) for name in "qkv"}
-        problem = replace(problem, inputs=replace(inputs, **arrays))
-    overlap = call.shared["overlap"]
-    return BUILDERS[strategy](problem, call.threads, comm, call.options, strategy, overlap)
+    inputs = problem.inputs
+    sent = {name: np.ascontiguousarray(getattr(inputs, name)) for name in SENT[strategy]}
+    problem = replace(problem, inputs=replace(inputs, **sent))
+    return BUILDERS[strategy](problem, call.threads, comm, call.options, strategy, call.shared["overlap"])
