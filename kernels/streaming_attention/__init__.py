@@ -13,11 +13,22 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "attention": "streaming_attention.api",
     "attention_backward": "streaming_attention.backward",
+    "attention_over_ranks": "streaming_attention.distributed.attention",
     "attention_paged": "streaming_attention.api",
     "attention_varlen": "streaming_attention.api",
     "merge": "streaming_attention.api",
+    "rank_rows": "streaming_attention.distributed.placement",
 }
-__all__ = ["__version__", "attention", "attention_backward", "attention_paged", "attention_varlen", "merge"]
+__all__ = [
+    "__version__",
+    "attention",
+    "attention_backward",
+    "attention_over_ranks",
+    "attention_paged",
+    "attention_varlen",
+    "merge",
+    "rank_rows",
+]
 
 
 def __getattr__(name: str):

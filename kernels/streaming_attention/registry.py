@@ -76,6 +76,7 @@ _ALL = (
         workspace=footprint.workspace,
         distributed_workspace=buffers.workspace,
         distributed_holding=holdings.streaming,
+        distributed_dtypes=tuple(DTYPES),
         options={"block": BLOCK, "isa": ISA, "strategy": STRATEGY, "overlap": OVERLAPPED},
     ),
     Method(

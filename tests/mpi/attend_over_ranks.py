@@ -20,6 +20,7 @@ import numpy as np
 from mpi4py import MPI
 
 from streaming_attention.distributed import pieces
+from streaming_attention.dtypes import name_of
 from streaming_attention.inputs import make_inputs, refill
 from streaming_attention.oracle import judge, oracle, plain
 from streaming_attention.prepared import Stage
@@ -59,6 +60,7 @@ def attend(method, workload: Workload, threads: int, options: dict) -> dict | No
         "bits": bits,
         "held": COMM.gather((held.query_count, held.key_count)),
         "rows": COMM.gather(prepared.output.shape[2]),
+        "dtypes": COMM.gather(name_of(prepared.output.dtype)),
         "kinds": COMM.gather(sorted({Stage(*stage).kind for stage in prepared.stages})),
         "labelled": all(Stage(*stage).label for stage in prepared.stages),
         "kernel": prepared.kernel,

@@ -132,6 +132,21 @@ def test_bits_of_a_layout_do_not_depend_on_threads_or_the_run(tmp_path, method):
     assert bits[0] == bits[1] == bits[2]
 
 
+def test_sixteen_bits_travel_and_agree_with_the_oracle(tmp_path):
+    sizes = QUERY, WORKLOADS["causal prefill"], WORKLOADS["heads that don't share out evenly"]
+    workloads = [replace(workload, dtype=dtype) for dtype in ("bf16", "fp16") for workload in sizes]
+    for workload, reports in zip(
+        workloads, attend(tmp_path, "streaming", 3, 1, workloads, WAYS["streaming"]), strict=True
+    ):
+        for way, result in zip(WAYS["streaming"], reports, strict=True):
+            for verdict in result["verdicts"]:
+                assert verdict["out"]["passed"], (workload, way, verdict)
+                assert verdict["lse"]["passed"], (workload, way, verdict)
+                assert verdict["empty_rows_right"], (workload, way)
+            assert len(set(result["bits"])) == 1, (workload, way)
+            assert result["dtypes"] == [workload.dtype] * 3, way
+
+
 @pytest.mark.parametrize("strategy", ["spread", "ring", "heads"])
 def test_a_rank_that_raises_ends_all_with_its_error(strategy):
     done = run_ranks(3, str(HERE / "raise_on_one_rank.py"), strategy)

@@ -174,8 +174,9 @@ def test_infeasible_reasons_name_what_is_missing():
     assert method.infeasible(PREFILL, Layout(sockets=2, threads=3), 2**30) is None
     assert "naive has no bf16, only fp32" in METHODS["naive"].infeasible(replace(PREFILL, dtype="bf16"), Layout())
     assert "one thread" in replace(method, threads=False).infeasible(PREFILL, Layout(threads=2))
-    over_ranks = method.infeasible(replace(PREFILL, dtype="bf16"), Layout(sockets=2))
-    assert over_ranks == "streaming has no bf16 over ranks, only fp32"
+    assert method.infeasible(replace(PREFILL, dtype="bf16"), Layout(sockets=2)) is None
+    loops = METHODS["streaming_loops"].infeasible(replace(PREFILL, dtype="bf16"), Layout(sockets=2))
+    assert loops == "streaming_loops has no bf16 over ranks, only fp32"
     absent = replace(method, requires=("no_such_module",))
     assert absent.available() == absent.infeasible(PREFILL, Layout()) == "no_such_module is not installed"
 

@@ -11,18 +11,17 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from streaming_attention.distributed.problem import Problem
 from streaming_attention.distributed.results import Results
-from streaming_attention.distributed.transfer import Transfer, before, during
-from streaming_attention.inputs import Inputs
+from streaming_attention.distributed.transfer import Transfer, before, during, wire
 from streaming_attention.prepared import Prepared
-from streaming_attention.slices import key_slice
 
 
-def prepare(inputs: Inputs, threads: int, comm, options: Mapping, strategy: str, overlap: bool) -> Prepared:
+def prepare(problem: Problem, threads: int, comm, options: Mapping, strategy: str, overlap: bool) -> Prepared:
     """Attention with K and V gathered; queries and keys are shared out by sequence."""
-    keys = inputs.workload.keys
-    everything = Gathered(inputs, comm)
-    results = Results(inputs, keys, threads, options)
+    inputs, keys = problem.inputs, problem.inputs.workload.keys
+    everything = Gathered(problem, comm)
+    results = Results(problem, keys, threads, options)
     if overlap:
         (own,) = inputs.holding.keys
         stages = during(everything.transfer(), results.rows.add(inputs.k, inputs.v, [own], "own keys"))
@@ -31,7 +30,7 @@ def prepare(inputs: Inputs, threads: int, comm, options: Mapping, strategy: str,
     else:
         stages = [before(everything.transfer())]
         stages += results.rows.add(*everything.block(0, keys), [(0, keys)], "all keys")
-    return results.prepared(stages + results.rows.close(), comm, strategy)
+    return results.prepared(stages, comm, strategy)
 
 
 class Gathered:
@@ -39,17 +38,18 @@ class Gathered:
 
     Parameters
     ----------
-    inputs : Inputs
-        With contiguous shares of the keys.
+    problem : Problem
+        With shares of the keys side by side in the order of the ranks.
     comm : mpi4py.MPI.Comm
     """
 
-    def __init__(self, inputs: Inputs, comm):
+    def __init__(self, problem: Problem, comm):
+        inputs = problem.inputs
         batch, kv_heads, _, head_dim = inputs.k.shape
         shape = batch, kv_heads, inputs.workload.keys, head_dim
         self.comm, self.own = comm, (inputs.k, inputs.v)
         self.whole = np.empty(shape, inputs.k.dtype), np.empty(shape, inputs.v.dtype)
-        slices = [key_slice(inputs.workload.keys, rank, comm.Get_size()) for rank in range(comm.Get_size())]
+        slices = [holding.keys[0] for holding in problem.holdings]
         self._counts = [(stop - start) * head_dim for start, stop in slices]
         self._places = [start * head_dim for start, _ in slices]
 
@@ -63,7 +63,7 @@ class Gathered:
 
         def post():
             return [
-                self.comm.Iallgatherv(own[head], [whole[head], (self._counts, self._places)])
+                self.comm.Iallgatherv(wire(own[head]), [wire(whole[head]), (self._counts, self._places)])
                 for own, whole in zip(self.own, self.whole, strict=True)
                 for head in np.ndindex(own.shape[:2])
             ]

@@ -7,7 +7,7 @@ do; under a causal mask they are exact. Pure arithmetic: no MPI, no arrays, O(ra
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from streaming_attention import models
@@ -112,6 +112,7 @@ def choose(
     network: Network = NOMINAL,
     rates: Rates | None = None,
     memory_bytes: int | None = None,
+    among: Sequence[str] = STRATEGIES,
 ) -> str:
     """The simplest strategy whose call is within :data:`TIE` of the shortest.
 
@@ -123,8 +124,10 @@ def choose(
         As measured, or nominal ones (of one thread).
     memory_bytes : int, optional
         What one rank may hold; the leanest strategy is taken where none fits.
+    among : sequence of str
+        The strategies that come into question.
     """
-    every = {name: costs(name, workload, ranks, network, rates) for name in STRATEGIES}
+    every = {name: costs(name, workload, ranks, network, rates) for name in among}
     fitting = [name for name in every if memory_bytes is None or every[name].memory_bytes <= memory_bytes]
     if not fitting:
         return min(every, key=lambda name: every[name].memory_bytes)
@@ -226,6 +229,11 @@ class _Share:
         """Of finished rows of some queries."""
         return self.q_rows * tokens * (self.workload.head_dim + RESULT_EXTRA) * STATE_ITEM
 
+    def sums(self, tokens: int) -> int:
+        """Of the fp32 numbers that an O of 16 bits is rounded from; an O of fp32 is summed up in place."""
+        stored = DTYPES[self.workload.dtype]
+        return 0 if stored == STATE_ITEM else self.q_rows * tokens * self.workload.head_dim * STATE_ITEM
+
     def own(self) -> int:
         """Of Q, O, K and V by sequence."""
         return 2 * self.q(self.queries) + self.kv(self.keys)
@@ -267,7 +275,7 @@ def _spread(share: _Share) -> _Demand:
         merged=3 * rounds * state,
         messages=rounds,
         sent=rounds * state,
-        memory=2 * q + share.kv(share.keys) + (2 * state if share.ranks > 1 else 0),
+        memory=2 * q + share.kv(share.keys) + share.sums(workload.queries) + (2 * state if share.ranks > 1 else 0),
     )
 
 
@@ -282,7 +290,7 @@ def _allgather(share: _Share) -> _Demand:
         messages=messages,
         sent=sent,
         steps=(_Step(1, messages, sent),),
-        memory=share.own() + (everything if others else 0),
+        memory=share.own() + share.sums(share.queries) + (everything if others else 0),
     )
 
 
@@ -304,7 +312,7 @@ def _around(share: _Share, pairs: Callable[[int], int]) -> _Demand:
         messages=2 * others,
         sent=others * block,
         steps=(_Step(others, 2, block),),
-        memory=share.own() + (2 * block if others else 0),
+        memory=share.own() + share.sums(share.queries) + (2 * block if others else 0),
     )
 
 
@@ -321,7 +329,7 @@ def _heads(share: _Share) -> _Demand:
     q_row, kv_row = workload.batch * share.row, 2 * workload.batch * share.row
     q_sent = (workload.heads - min(counts)) * share.queries * q_row
     kv_sent = (sum(shared) - min(shared)) * share.keys * kv_row
-    o_row = workload.batch * (workload.head_dim + RESULT_EXTRA) * STATE_ITEM
+    o_row = workload.batch * (share.row + RESULT_EXTRA * STATE_ITEM)
     o_sent = max(counts) * (workload.queries - workload.queries // ranks) * o_row
     mine = 2 * max(counts) * workload.queries * q_row + max(shared) * workload.keys * kv_row
     pairs = workload.batch * max(counts) * pairs_between(workload, (0, workload.queries), (0, workload.keys))
@@ -349,7 +357,7 @@ def _pass_q(share: _Share) -> _Demand:
         messages=2 * others + 1 if others else 0,
         sent=others * block + share.ranks * result if others else 0,
         steps=(_Step(1, 1, block), _Step(others - 1, 2, block + result), _Step(1, 1, result)) if others else (),
-        memory=share.own() + (2 * block + 3 * result if others else 0),
+        memory=share.own() + share.sums(share.queries) + (2 * block + 3 * result if others else 0),
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from streaming_attention.distributed import allgather, heads, pass_q, ring, spread
 from streaming_attention.distributed.choose import resolve
-from streaming_attention.distributed.holdings import holding_of
+from streaming_attention.distributed.problem import Problem
 from streaming_attention.distributed.strategies import AUTO, OVERLAP
 from streaming_attention.inputs import Inputs
 from streaming_attention.prepared import Prepared
@@ -19,7 +19,7 @@ BUILDERS = {
     "heads": heads.prepare,
     "pass_q": pass_q.prepare,
 }
-"""Strategy -> ``prepare(inputs, threads, comm, options, strategy, overlap) -> Prepared``."""
+"""Strategy -> ``prepare(problem, threads, comm, options, strategy, overlap) -> Prepared``."""
 
 
 def prepare(inputs: Inputs, threads: int, comm, options: Mapping) -> Prepared:
@@ -44,8 +44,9 @@ def prepare(inputs: Inputs, threads: int, comm, options: Mapping) -> Prepared:
         The inputs are held otherwise than the strategy needs.
     """
     strategy = resolve(options.get("strategy", AUTO), inputs.workload, comm.Get_size(), threads)
-    needed = holding_of(strategy, inputs.workload, comm.Get_rank(), comm.Get_size())
+    problem = Problem.over(inputs, strategy, comm.Get_size())
+    needed = problem.holdings[comm.Get_rank()]
     if inputs.holding != needed:
         raise ValueError(f"inputs: the holding is {inputs.holding}, but {strategy} needs {needed} on this rank")
     overlap = options.get("overlap", OVERLAP[0]) == "on"
-    return BUILDERS[strategy](inputs, threads, comm, options, strategy, overlap)
+    return BUILDERS[strategy](problem, threads, comm, options, strategy, overlap)

@@ -19,30 +19,31 @@ from mpi4py import MPI
 
 from streaming_attention.distributed.holdings import Heads
 from streaming_attention.distributed.pieces import chunk_of
+from streaming_attention.distributed.problem import Problem
 from streaming_attention.distributed.results import collector, name_call
 from streaming_attention.distributed.rows import Rows
-from streaming_attention.distributed.transfer import Transfer, before
-from streaming_attention.inputs import Inputs
+from streaming_attention.distributed.transfer import Transfer, before, wire
 from streaming_attention.prepared import Prepared
-from streaming_attention.slices import Slice, key_slice
+from streaming_attention.slices import Slice
 
 HEADS, TOKENS = 1, 2
 """Axes of (batch, heads, tokens, head_dim)."""
 
 
-def prepare(inputs: Inputs, threads: int, comm, options: Mapping, strategy: str, overlap: bool) -> Prepared:
+def prepare(problem: Problem, threads: int, comm, options: Mapping, strategy: str, overlap: bool) -> Prepared:
     """Attention by heads; queries and keys are shared out by sequence before and after. Nothing overlaps."""
-    workload, rank, ranks = inputs.workload, comm.Get_rank(), comm.Get_size()
+    inputs, rank, ranks = problem.inputs, comm.Get_rank(), comm.Get_size()
+    workload = inputs.workload
     shares = [Heads.of_rank(workload, other, ranks) for other in range(ranks)]
-    by_query = [key_slice(workload.queries, other, ranks) for other in range(ranks)]
-    by_key = [key_slice(workload.keys, other, ranks) for other in range(ranks)]
+    by_query = [holding.queries[0] for holding in problem.holdings]
+    by_key = [holding.keys[0] for holding in problem.holdings]
     mine, batch, head_dim = shares[rank], workload.batch, workload.head_dim
     q, k, v = (
-        np.empty((batch, stop - start, tokens, head_dim), inputs.q.dtype)
-        for (start, stop), tokens in (
-            (mine.queries, workload.queries),
-            (mine.keys, workload.keys),
-            (mine.keys, workload.keys),
+        np.empty((batch, stop - start, tokens, head_dim), own.dtype)
+        for own, (start, stop), tokens in (
+            (inputs.q, mine.queries, workload.queries),
+            (inputs.k, mine.keys, workload.keys),
+            (inputs.v, mine.keys, workload.keys),
         )
     )
     found, found_lse = np.empty_like(q), np.empty(q.shape[:3], np.float32)
@@ -57,7 +58,7 @@ def prepare(inputs: Inputs, threads: int, comm, options: Mapping, strategy: str,
         (found, TOKENS, by_query, output, HEADS, query_heads),
         (found_lse, TOKENS, by_query, lse, HEADS, query_heads),
     ]
-    attending, kernel = _attend(inputs, mine, (q, k, v, found, found_lse), threads, options)
+    attending, kernel = _attend(problem, mine, (q, k, v, found, found_lse), threads, options)
     exchanges = [AllToAll(comm, *move) for move in (*apart, *back)]
     there = Transfer(lambda: [exchange.post() for exchange in exchanges[:3]], "tokens to heads")
     home = Transfer(lambda: [exchange.post() for exchange in exchanges[3:]], "heads to tokens")
@@ -76,14 +77,14 @@ def prepare(inputs: Inputs, threads: int, comm, options: Mapping, strategy: str,
     )
 
 
-def _attend(inputs: Inputs, mine: Heads, tensors, threads: int, options: Mapping):
+def _attend(problem: Problem, mine: Heads, tensors, threads: int, options: Mapping):
     """Stages that compute the rank's heads, and the kernel's name."""
-    workload, stages, kernel = inputs.workload, [], None
+    workload, scale, stages, kernel = problem.inputs.workload, problem.inputs.scale, [], None
     q, k, v, found, found_lse = tensors
     for (a, b), (c, d) in mine.calls():
         part = q[:, a:b], found[:, a:b], found_lse[:, a:b]
-        chunk = chunk_of(part[0].shape, d - c, workload.keys, threads)
-        rows = Rows(workload, *part, [(0, workload.queries)], chunk, inputs.scale, threads, options)
+        chunk = chunk_of(part[0].shape, d - c, problem.mask.longest, threads)
+        rows = Rows(problem.mask, *part, [(0, workload.queries)], chunk, scale, threads, options)
         stages += rows.add(k[:, c:d], v[:, c:d], [(0, workload.keys)], "heads") + rows.close()
         kernel = kernel or rows.kernel
     return stages, kernel
@@ -103,7 +104,7 @@ class AllToAll:
     """
 
     def __init__(self, comm, source, cut: int, parts: Sequence[Slice], target, joined: int, places: Sequence[Slice]):
-        self.comm = comm
+        self.comm, source, target = comm, wire(source), wire(target)
         self._sent = source, *_selections(source, cut, parts)
         self._received = target, *_selections(target, joined, places)
 
@@ -125,10 +126,11 @@ def _message(array, counts, types):
 
 def _selections(array: np.ndarray, axis: int, parts: Sequence[Slice]) -> tuple[list[int], list[MPI.Datatype]]:
     """How many (0 or 1) and which datatype for each part of an array; MPI has no datatype for nothing."""
+    number = MPI.UNSIGNED_SHORT if array.itemsize == 2 else MPI.FLOAT
     counts, types = [], []
     for start, stop in parts:
         shape, at = list(array.shape), [0] * array.ndim
         shape[axis], at[axis] = stop - start, start
         counts.append(int(math.prod(shape) > 0))
-        types.append(MPI.FLOAT.Create_subarray(array.shape, shape, at).Commit() if counts[-1] else MPI.FLOAT)
+        types.append(number.Create_subarray(array.shape, shape, at).Commit() if counts[-1] else number)
     return counts, types

@@ -15,18 +15,17 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from streaming_attention.distributed.holdings import holding_of
 from streaming_attention.distributed.pieces import chunk_of
-from streaming_attention.distributed.results import collector, name_call
+from streaming_attention.distributed.problem import Problem
+from streaming_attention.distributed.results import collector, name_call, rounding
 from streaming_attention.distributed.rows import Rows, merge_rows
-from streaming_attention.distributed.transfer import Transfer, before, during
-from streaming_attention.inputs import Inputs
+from streaming_attention.distributed.transfer import Transfer, before, during, wire
 from streaming_attention.prepared import COMPUTE, Prepared, Stage
 
 _QUERIES, _RESULTS = 4, 5
 
 
-def prepare(inputs: Inputs, threads: int, comm, options: Mapping, strategy: str, overlap: bool) -> Prepared:
+def prepare(problem: Problem, threads: int, comm, options: Mapping, strategy: str, overlap: bool) -> Prepared:
     """Attention with queries that travel; queries and keys are shared out by sequence.
 
     Parameters
@@ -34,11 +33,11 @@ def prepare(inputs: Inputs, threads: int, comm, options: Mapping, strategy: str,
     overlap : bool
         Whether the next queries and the results so far travel during a step, or before it.
     """
-    journey = Journey(inputs, comm)
+    journey = Journey(problem, comm)
     stages: list[Stage] = []
     kernel = None
     for step in range(journey.ranks):
-        computing, name = _attend(journey, step, inputs, threads, options)
+        computing, name = _attend(journey, step, problem, threads, options)
         kernel = kernel or name
         moving = journey.transfer(step, ahead=overlap)
         if overlap:
@@ -46,21 +45,22 @@ def prepare(inputs: Inputs, threads: int, comm, options: Mapping, strategy: str,
         else:
             stages += [before(moving)] * (step > 0) + computing
         stages += journey.merging(step, threads)
-    stages.append(before(journey.homeward()))
+    stages += [before(journey.homeward()), *rounding(journey.sums, journey.output)]
     return Prepared(
         stages,
         journey.output,
         name_call(kernel, strategy, comm),
         lse=journey.lse,
-        collect=collector(comm, inputs.holding.queries, journey.output, journey.lse),
+        collect=collector(comm, problem.inputs.holding.queries, journey.output, journey.lse),
     )
 
 
-def _attend(journey: Journey, step: int, inputs: Inputs, threads: int, options: Mapping):
+def _attend(journey: Journey, step: int, problem: Problem, threads: int, options: Mapping):
     """Stages that attend to the rank's keys with the queries of a step, and the kernel's name."""
     q, (out, lse), runs = journey.queries(step), journey.computed(step), journey.runs(step)
-    chunk = chunk_of(q.shape, inputs.k.shape[1], inputs.k.shape[2], threads)
-    rows = Rows(inputs.workload, q, out, lse, runs, chunk, inputs.scale, threads, options)
+    inputs = problem.inputs
+    chunk = chunk_of(q.shape, inputs.k.shape[1], min(inputs.k.shape[2], problem.mask.longest), threads)
+    rows = Rows(problem.mask, q, out, lse, runs, chunk, inputs.scale, threads, options)
     return rows.add(inputs.k, inputs.v, inputs.holding.keys, f"queries {step}") + rows.close(), rows.kernel
 
 
@@ -69,19 +69,22 @@ class Journey:
 
     Parameters
     ----------
-    inputs : Inputs
+    problem : Problem
     comm : mpi4py.MPI.Comm
 
     Attributes
     ----------
-    output, lse : ndarray
+    sums, lse : ndarray
         Of the rank's own queries, once they are home.
+    output : ndarray
+        The same as ``sums``, or where they are rounded to.
     """
 
-    def __init__(self, inputs: Inputs, comm):
+    def __init__(self, problem: Problem, comm):
+        inputs = problem.inputs
         self.comm, self.rank, self.ranks = comm, comm.Get_rank(), comm.Get_size()
         self._own = inputs.q
-        self._runs = [holding_of("pass_q", inputs.workload, rank, self.ranks).queries for rank in range(self.ranks)]
+        self._runs = [holding.queries for holding in problem.holdings]
         batch, heads, _, self._head_dim = inputs.q.shape
         self._rows = batch, heads
         most = batch * heads * max(map(_count, self._runs))
@@ -89,7 +92,8 @@ class Journey:
         self._gathered = [np.empty(most * (self._head_dim + 1), np.float32) for _ in range(2)]
         self._computed = np.empty(most * (self._head_dim + 1), np.float32)
         self._home = np.empty(batch * heads * _count(inputs.holding.queries) * (self._head_dim + 1), np.float32)
-        self.output, self.lse = self._views(self._home, self.rank)
+        self.sums, self.lse = self._views(self._home, self.rank)
+        self.output = self.sums if inputs.q.dtype == np.float32 else np.empty(inputs.q.shape, inputs.q.dtype)
 
     def runs(self, step: int):
         """The queries that are here in a step."""
@@ -131,8 +135,8 @@ class Journey:
         after, prior = (self.rank + 1) % self.ranks, (self.rank - 1) % self.ranks
 
         def post():
-            receiving = [self.comm.Irecv(received, prior, tag) for tag, _, received in moves]
-            return receiving + [self.comm.Isend(sent, after, tag) for tag, sent, _ in moves]
+            receiving = [self.comm.Irecv(wire(received), prior, tag) for tag, _, received in moves]
+            return receiving + [self.comm.Isend(wire(sent), after, tag) for tag, sent, _ in moves]
 
         return Transfer(post, label)
 

@@ -8,7 +8,7 @@ mask: query i sees the keys j <= i + offset.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from streaming_attention.slices import Slice, key_slice
@@ -17,6 +17,8 @@ CHUNK_FLOPS = 1 << 30
 """Of one thread between two looks at the network: some 10 ms."""
 CHUNK_ROWS = 384
 """Rows of a K/V head that one task of prefill takes; chunks of fewer cost up to a sixth (Zen 5, one core)."""
+SHORT = 512
+"""Keys of a sequence below which it shares a call with its neighbours: the call itself would cost more."""
 
 
 class Chunk(NamedTuple):
@@ -35,11 +37,15 @@ class Piece(NamedTuple):
         Places among the queries that the rank holds, and among the keys of the block.
     offset : int or None
         The piece's query i sees its keys j <= i + offset; None: every query sees every key.
+    starts : (tuple of int, tuple of int), optional
+        Of several sequences: where each starts among the rows and among the keys, and the end. The last query of each
+        stands at its last key.
     """
 
     rows: Slice
     keys: Slice
     offset: int | None = None
+    starts: tuple[tuple[int, ...], tuple[int, ...]] | None = None
 
     @property
     def row_count(self) -> int:
@@ -49,8 +55,20 @@ class Piece(NamedTuple):
     def key_count(self) -> int:
         return self.keys[1] - self.keys[0]
 
+    @property
+    def ends_together(self) -> bool:
+        """Whether the last query stands at the last key, or nobody can tell."""
+        return self.row_count == 1 if self.offset is None else self.offset == self.key_count - self.row_count
+
+    def moved(self, row: int, key: int) -> Piece:
+        """The same so many rows and keys further on."""
+        (a, b), (c, d) = self.rows, self.keys
+        return self._replace(rows=(a + row, b + row), keys=(c + key, d + key))
+
     def cut(self, rows: int) -> list[Piece]:
-        """The piece as pieces of about so many rows."""
+        """The piece as pieces of about so many rows; several sequences stay together."""
+        if self.starts:
+            return [self]
         count = max(1, -(-self.row_count // rows))
         return [self._part(*key_slice(self.row_count, part, count)) for part in range(count)]
 
@@ -106,6 +124,48 @@ def _causal(rows: Slice, place: int, keys: Sequence[Slice]) -> list[Piece]:
             pieces.append(Piece(rows, (at, at + count), place - start))
         at += count
     return ([Piece(rows, (0, whole))] if whole else []) + pieces
+
+
+def join(pieces: Iterable[tuple[Piece, bool]], causal: bool, rows: int) -> Iterator[tuple[Piece, bool]]:
+    """Neighbours as one piece, where a call of several sequences can do them: short ones, up to so many rows together.
+
+    Parameters
+    ----------
+    pieces : iterable of (Piece, bool)
+        Those with the same mark can be joined.
+    """
+    group: list[Piece] = []
+    mark = False
+    for piece, its in pieces:
+        if group and not (its == mark and _continues(group, piece, causal, rows)):
+            yield _joint(group, causal), mark
+            group = []
+        group.append(piece)
+        mark = its
+    if group:
+        yield _joint(group, causal), mark
+
+
+def _continues(group: list[Piece], piece: Piece, causal: bool, rows: int) -> bool:
+    last = group[-1]
+    return (
+        (last.rows[1], last.keys[1]) == (piece.rows[0], piece.keys[0])
+        and max(last.key_count, piece.key_count) < SHORT
+        and piece.rows[1] - group[0].rows[0] <= rows
+        and (not causal or (last.ends_together and piece.ends_together))
+    )
+
+
+def _joint(group: list[Piece], causal: bool) -> Piece:
+    if len(group) == 1:
+        return group[0]
+    (row, _), (key, _) = group[0].rows, group[0].keys
+    (_, last_row), (_, last_key) = group[-1].rows, group[-1].keys
+    starts = (
+        (*(piece.rows[0] - row for piece in group), last_row - row),
+        (*(piece.keys[0] - key for piece in group), last_key - key),
+    )
+    return Piece((row, last_row), (key, last_key), 0 if causal else None, starts)
 
 
 def chunk_of(shape: tuple[int, ...], kv_heads: int, keys: int, threads: int) -> Chunk:

@@ -17,28 +17,27 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from streaming_attention.distributed.holdings import holding_of
+from streaming_attention.distributed.problem import Problem
 from streaming_attention.distributed.results import Results
-from streaming_attention.distributed.transfer import Transfer, before, during
-from streaming_attention.inputs import Inputs
+from streaming_attention.distributed.transfer import Transfer, before, during, wire
 from streaming_attention.prepared import Prepared, Stage
 
 _TAG = 2
 
 
-def prepare(inputs: Inputs, threads: int, comm, options: Mapping, strategy: str, overlap: bool) -> Prepared:
+def prepare(problem: Problem, threads: int, comm, options: Mapping, strategy: str, overlap: bool) -> Prepared:
     """Attention over a ring; ``strategy`` says how the tokens are shared out, ``ring`` or ``zigzag``.
 
     Parameters
     ----------
-    inputs : Inputs
-        With the holding of the strategy.
+    problem : Problem
+        With any runs of tokens on any rank.
     comm : mpi4py.MPI.Comm
     overlap : bool
         Whether a block travels while the one before it is computed with, or in between.
     """
-    ring = Ring(inputs, comm, strategy)
-    results = Results(inputs, max(holding.key_count for holding in ring.holdings), threads, options)
+    ring = Ring(problem, comm)
+    results = Results(problem, max(holding.key_count for holding in ring.holdings), threads, options)
     stages: list[Stage] = []
     for step in range(ring.ranks):
         computing = results.rows.add(*ring.block(step), ring.holdings[ring.origin(step)].keys, f"block {step}")
@@ -48,7 +47,6 @@ def prepare(inputs: Inputs, threads: int, comm, options: Mapping, strategy: str,
             stages += during(ring.transfer(step), computing)
         else:
             stages += [*computing, before(ring.transfer(step))]
-    stages += results.rows.close()
     return results.prepared(stages, comm, "ring (zigzag)" if strategy == "zigzag" else strategy)
 
 
@@ -57,19 +55,18 @@ class Ring:
 
     Parameters
     ----------
-    inputs : Inputs
+    problem : Problem
     comm : mpi4py.MPI.Comm
-    strategy : str
     """
 
-    def __init__(self, inputs: Inputs, comm, strategy: str):
+    def __init__(self, problem: Problem, comm):
         self.comm, self.rank, self.ranks = comm, comm.Get_rank(), comm.Get_size()
-        self.own = inputs.k, inputs.v
-        self.holdings = [holding_of(strategy, inputs.workload, rank, self.ranks) for rank in range(self.ranks)]
-        batch, kv_heads, _, head_dim = inputs.k.shape
+        self.own = k, _ = problem.inputs.k, problem.inputs.v
+        self.holdings = problem.holdings
+        batch, kv_heads, _, head_dim = k.shape
         self._sizes = batch, kv_heads, head_dim
         most = batch * kv_heads * head_dim * max(holding.key_count for holding in self.holdings)
-        self._buffers = [np.empty(2 * most, inputs.k.dtype) for _ in range(min(2, self.ranks - 1))]
+        self._buffers = [np.empty(2 * most, k.dtype) for _ in range(min(2, self.ranks - 1))]
 
     def origin(self, step: int) -> int:
         """Whose block is here in a step."""
@@ -88,7 +85,7 @@ class Ring:
     def transfer(self, step: int) -> Transfer:
         """The block of a step to the next rank, that of the following step from the one before."""
         after, prior = (self.rank + 1) % self.ranks, (self.rank - 1) % self.ranks
-        sent, received = self.block(step), self.block(step + 1)
+        sent, received = (list(map(wire, self.block(one))) for one in (step, step + 1))
 
         def post():
             receiving = [self.comm.Irecv(array, prior, _TAG + part) for part, array in enumerate(received)]

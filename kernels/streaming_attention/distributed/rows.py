@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from streaming_attention.distributed.pieces import Chunk, Piece, plan_pieces
+from streaming_attention.distributed.masks import Mask
+from streaming_attention.distributed.pieces import Chunk, Piece, join
 from streaming_attention.parallel import share_out
 from streaming_attention.prepared import COMPUTE, Stage
 from streaming_attention.slices import Slice
 from streaming_attention.streaming import state
 from streaming_attention.streaming.attend import THREADED_ROWS
-from streaming_attention.streaming.vector import kernel_call
-from streaming_attention.workload import Workload
+from streaming_attention.streaming.vector import kernel_call, sequences_call
 
 
 class Rows:
@@ -28,9 +28,9 @@ class Rows:
 
     Parameters
     ----------
-    workload : Workload
+    mask : Mask
     q, out : ndarray, (batch, heads, rows, head_dim)
-        ``out`` C-contiguous, unless only one block is added.
+        ``out`` C-contiguous and float32, unless only one block is added.
     lse : ndarray, float32, (batch, heads, rows), C-contiguous
     runs : sequence of (int, int)
         The queries that the rows are.
@@ -42,8 +42,8 @@ class Rows:
         ``isa`` and ``block`` of the kernels.
     """
 
-    def __init__(self, workload, q, out, lse, runs, chunk: Chunk, scale: float, threads: int, options: Mapping):
-        self.workload: Workload = workload
+    def __init__(self, mask: Mask, q, out, lse, runs, chunk: Chunk, scale: float, threads: int, options: Mapping):
+        self.mask = mask.within(runs)
         self.q, self.out, self.lse, self.runs = q, out, lse, runs
         self.scale, self.threads, self.options = scale, threads, options
         self.chunk = chunk
@@ -60,27 +60,26 @@ class Rows:
         runs : sequence of (int, int)
             The keys that they are.
         """
-        shift = self.workload.keys - self.workload.queries
-        pieces = plan_pieces(self.runs, runs, shift, self.workload.causal)
-        return [Stage(COMPUTE, run, label) for piece in pieces for run in self._piece(piece, k, v)]
+        pieces = join(self._marked(self.mask.pieces(self.runs, runs)), self.mask.causal, self.chunk.rows)
+        return [Stage(COMPUTE, run, label) for piece, again in pieces for run in self._piece(piece, again, k, v)]
 
     def close(self) -> list[Stage]:
-        """Stages that give 0 and -inf to the rows that no block was added to."""
-        at, stages = 0, []
-        for start, stop in self.runs:
-            rows = at, at + stop - start
-            at = rows[1]
-            if stop > start and rows not in self._opened:
-                stages.append(Stage(COMPUTE, functools.partial(self._clear, slice(*rows)), "clear"))
-        return stages
+        """What gives 0 and -inf to the rows that no block was added to."""
+        left = [slice(*rows) for rows in self.mask.rows(self.runs) if rows not in self._opened]
+        return [Stage(COMPUTE, functools.partial(self._clear, left), "clear")] if left else []
 
-    def _clear(self, rows: slice) -> None:
-        self.out[:, :, rows], self.lse[:, :, rows] = 0, -np.inf
+    def _clear(self, left: Sequence[slice]) -> None:
+        for rows in left:
+            self.out[:, :, rows], self.lse[:, :, rows] = 0, -np.inf
 
-    def _piece(self, piece: Piece, k: np.ndarray, v: np.ndarray) -> list[Callable[[], None]]:
+    def _marked(self, pieces: Sequence[Piece]) -> Iterator[tuple[Piece, bool]]:
+        """Every piece, and whether something was added to its rows before."""
+        for piece in pieces:
+            yield piece, piece.rows in self._opened
+            self._opened.add(piece.rows)
+
+    def _piece(self, piece: Piece, again: bool, k: np.ndarray, v: np.ndarray) -> list[Callable[[], None]]:
         """Calls for some heads after the others, so that a head's keys stay in the caches."""
-        again = piece.rows in self._opened
-        self._opened.add(piece.rows)
         kv_heads, parts = k.shape[1], piece.cut(self.chunk.rows)
         heads = [slice(start, start + self.chunk.kv_heads) for start in range(0, kv_heads, self.chunk.kv_heads)]
         return [self._chunk(part, some, again, k, v) for some in heads for part in parts]
@@ -93,8 +92,7 @@ class Rows:
         out = _room(self._spare_out, goal[:, :, rows].shape) if again else goal[:, :, rows]
         lse = _room(self._spare_lse, goal_lse[:, :, rows].shape)
         tensors = self.q[:, mine, rows], k[:, heads, keys], v[:, heads, keys], out, lse
-        view = piece.offset is not None, piece.offset or 0, self.scale
-        call, self.kernel = kernel_call(*tensors, *view, self.threads, self.options)
+        call, self.kernel = self._kernel(piece, tensors)
 
         def extend():
             call()
@@ -105,6 +103,12 @@ class Rows:
             np.copyto(goal_lse[:, :, rows], lse)
 
         return extend if again else begin
+
+    def _kernel(self, piece: Piece, tensors) -> tuple[Callable[[], None], str]:
+        causal, how = piece.offset is not None, (self.scale, self.threads, self.options)
+        if piece.starts:
+            return sequences_call(*tensors, piece.starts, causal, *how)
+        return kernel_call(*tensors, causal, piece.offset or 0, *how)
 
     @functools.cached_property
     def _spare_out(self) -> np.ndarray:

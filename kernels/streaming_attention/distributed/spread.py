@@ -12,11 +12,15 @@ head, whatever the number of keys: this suits few queries over many keys.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from streaming_attention.distributed.masks import Mask
+from streaming_attention.distributed.pieces import Chunk
+from streaming_attention.distributed.problem import Problem
 from streaming_attention.distributed.results import collector, name_call
+from streaming_attention.distributed.rows import Rows
 from streaming_attention.inputs import Inputs
 from streaming_attention.prepared import COMMUNICATION, COMPUTE, Prepared, Stage
 from streaming_attention.streaming import attend, schedule, state, vector
@@ -24,13 +28,13 @@ from streaming_attention.streaming import attend, schedule, state, vector
 _TAG = 1
 
 
-def prepare(inputs: Inputs, threads: int, comm, options: Mapping, strategy: str, overlap: bool) -> Prepared:
+def prepare(problem: Problem, threads: int, comm, options: Mapping, strategy: str, overlap: bool) -> Prepared:
     """Streaming attention over the ranks of a communicator, each with its slice of the keys.
 
     Parameters
     ----------
-    inputs : Inputs
-        This rank's, with all queries and a contiguous slice of the keys, which may be empty.
+    problem : Problem
+        With all queries on every rank, and a contiguous slice of the keys, which may be empty.
     comm : mpi4py.MPI.Comm
     options : mapping
         ``isa`` and ``block``, as in :func:`streaming_attention.streaming.vector.prepare`.
@@ -42,12 +46,26 @@ def prepare(inputs: Inputs, threads: int, comm, options: Mapping, strategy: str,
     Prepared
         Complete on rank 0; the output of the others is overwritten with what they sent.
     """
-    return _merged(vector.PartialAttention(inputs, threads, options), comm)
+    one = len(problem.mask.sequences) == 1
+    choose = vector.choose_kernel if one else _by_sequence(problem.mask)
+    return _merged(vector.PartialAttention(problem.inputs, threads, options, choose), comm)
 
 
 def prepare_loops(inputs: Inputs, threads: int, comm, options: Mapping) -> Prepared:
     """The same with plain loops on every rank; ``options`` may give ``block``."""
     return _merged(attend.PartialAttention(inputs, threads, options.get("block", schedule.BLOCK)), comm)
+
+
+def _by_sequence(mask: Mask) -> Callable:
+    """Every sequence with those of its keys that are here, as :func:`vector.choose_kernel` does it with one."""
+
+    def choose(inputs: Inputs, threads: int, options: Mapping, out: np.ndarray, lse: np.ndarray):
+        chunk = Chunk(inputs.workload.kv_heads, max(1, inputs.workload.queries))
+        rows = Rows(mask, inputs.q, out, lse, inputs.holding.queries, chunk, inputs.scale, threads, options)
+        stages = rows.add(inputs.k, inputs.v, inputs.holding.keys, "own keys") + rows.close()
+        return lambda: [stage.run() for stage in stages], rows.kernel
+
+    return choose
 
 
 def _merged(part, comm) -> Prepared:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 from mpi4py import MPI
 
 from streaming_attention.prepared import COMMUNICATION, Stage
@@ -41,6 +42,11 @@ class Transfer:
         """All of it at once."""
         self.post()
         self.wait()
+
+
+def wire(array: np.ndarray) -> np.ndarray:
+    """The array as it travels: numbers of 16 bits as whole numbers of the same memory, since MPI has none of them."""
+    return array.view(np.uint16) if array.itemsize == 2 else array
 
 
 def during(transfer: Transfer, computing: Sequence[Stage]) -> list[Stage]:

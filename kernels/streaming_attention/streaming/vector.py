@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import numpy as np
@@ -46,8 +46,7 @@ def kernel_call(q, k, v, out, lse, causal: bool, offset: int, scale: float, thre
     causal : bool
         Query i sees the keys j <= i + offset.
     """
-    forced = options.get("isa", footprint.BEST)
-    isa = None if forced == footprint.BEST else select_isa(forced)
+    isa = _forced(options)
     q, k, v, out = map(words, (q, k, v, out))
     arguments = {"causal": causal, "scale": scale, "offset": offset, "threads": threads, "isa": isa}
     if is_few(q.shape[1] // k.shape[1] * q.shape[2]):
@@ -56,22 +55,55 @@ def kernel_call(q, k, v, out, lse, causal: bool, offset: int, scale: float, thre
     return call, prefill.describe(*prefill.choose_kernel(q.dtype, k.dtype, isa))
 
 
+def sequences_call(q, k, v, out, lse, starts, causal: bool, scale: float, threads: int, options: Mapping):
+    """The kernel for sequences of any lengths, as a call to be repeated, and its name.
+
+    Parameters
+    ----------
+    q, k, v, out, lse : ndarray
+        As of :func:`kernel_call`, with a batch of 1; sequences lie side by side along the tokens.
+    starts : (sequence of int, sequence of int)
+        Where each starts among the queries and among the keys, and the end.
+    causal : bool
+        The last query of each sequence stands at its last key.
+    """
+    isa = _forced(options)
+    q, k, v, out = (words(array)[0].swapaxes(0, 1) for array in (q, k, v, out))
+    starts_q, starts_k = (np.array(edges, np.int32) for edges in starts)
+    arguments = {"causal": causal, "scale": scale, "threads": threads, "isa": isa, "block": options.get("block")}
+    call = partial(run_prefill, q, k, v, out, lse[0], cu_seqlens_q=starts_q, cu_seqlens_k=starts_k, **arguments)
+    return call, prefill.describe(*prefill.choose_kernel(q.dtype, k.dtype, isa))
+
+
+def _forced(options: Mapping):
+    """The instruction set that a caller asks for; None: the best."""
+    name = options.get("isa", footprint.BEST)
+    return None if name == footprint.BEST else select_isa(name)
+
+
 class PartialAttention:
     """Q against one slice of the keys; see :class:`streaming_attention.streaming.attend.PartialAttention`.
 
-    A finished row is a state too: its output with peak = log-sum-exp and total = 1, or the empty state.
+    A finished row is a state too: its output with peak = log-sum-exp and total = 1, or the empty state. States are fp32
+    whatever the dtype; an output of 16 bits is an array of its own.
+
+    Parameters
+    ----------
+    choose : callable, optional
+        ``(inputs, threads, options, out, lse) -> (call, its name)``, :func:`choose_kernel` unless given.
     """
 
-    def __init__(self, inputs: Inputs, threads: int, options: Mapping):
+    def __init__(self, inputs: Inputs, threads: int, options: Mapping, choose: Callable = choose_kernel):
         workload = inputs.workload
         heads, rows = workload.batch * workload.kv_heads, workload.heads // workload.kv_heads * workload.queries
         self.threads = threads
         self.state = np.empty(heads * rows * (workload.head_dim + 2), np.float32)
         self.peaks, self.totals, self.outs = state.split(self.state, heads, rows)
         self._lse = np.empty((heads, rows), np.float32)
-        self.output, self.lse = self.outs.reshape(inputs.q.shape), self._lse.reshape(inputs.q.shape[:3])
+        self._sums, self.lse = self.outs.reshape(inputs.q.shape), self._lse.reshape(inputs.q.shape[:3])
+        self.output = self._sums if inputs.q.dtype == np.float32 else np.empty(inputs.q.shape, inputs.q.dtype)
         peaks = self.peaks.reshape(self.lse.shape)
-        self.run, self.kernel = choose_kernel(inputs, threads, options, self.output, peaks)
+        self.run, self.kernel = choose(inputs, threads, options, self._sums, peaks)
 
     def compute(self) -> None:
         """States of every row over the keys held here."""
@@ -81,3 +113,5 @@ class PartialAttention:
     def finish(self) -> None:
         """Divide ``outs`` by the totals and take the log-sum-exp."""
         finish_rows(self.peaks, self.totals, self.outs, self._lse, self.threads)
+        if self.output is not self._sums:
+            self.output[...] = self._sums

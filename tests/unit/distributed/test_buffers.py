@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest
 
 from streaming_attention.distributed import buffers
+from streaming_attention.distributed.strategies import STRATEGIES
 from streaming_attention.machine.layout import Layout
 from streaming_attention.registry import METHODS
 from streaming_attention.workload import Workload
@@ -20,6 +21,16 @@ def test_what_travels_takes_two_or_three_blocks_and_shrinks_with_the_ranks(strat
     sizes = [workspace(strategy, ranks) for ranks in (4, 8, 16)]
     assert sizes[0] > 1.7 * sizes[1] > 1.7**2 * sizes[2] * 0.8
     assert 2 * KV / 4 <= workspace("ring", 4) <= 2.3 * KV / 4
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_sixteen_bits_travel_in_half_the_bytes_and_add_up_in_fp32(strategy):
+    half = replace(PREFILL, dtype="bf16")
+    rows = 16 * 65536 * (1 if strategy == "spread" else 1 / 4)
+    sums = 0 if strategy == "heads" else 4 * 128 * rows
+    less = {"ring": KV / 4, "zigzag": KV / 4, "allgather": KV / 2, "pass_q": 2 * rows * 128 * 2, "spread": 0}
+    saved = less.get(strategy, (2 * 4 * 65536 * 128 + 4 * 65536 * 128) * 2)
+    assert workspace(strategy, 4) - workspace(strategy, 4, half) == pytest.approx(saved - sums, rel=0.02, abs=2**20)
 
 
 def test_two_ranks_need_one_buffer():

@@ -71,6 +71,17 @@ def test_bytes_by_hand():
     assert sent["heads"] == 1024 * 6 * token + 3 * 1024 * 2 * token + 3 * 1024 * 2 * 129 * 4
 
 
+def test_sixteen_bits_halve_what_is_stored_and_results_stay_fp32():
+    half, token = replace(PREFILL, dtype="bf16"), 128 * 2
+    sent = {name: costs(name, half, 4).bytes_sent for name in STRATEGIES}
+    assert sent["allgather"] == sent["ring"] == sent["zigzag"] == 3 * 1024 * 2 * 2 * token
+    assert sent["spread"] == 2 * 4096 * 8 * 130 * 4
+    assert sent["pass_q"] == 1024 * 8 * (3 * token + 4 * 129 * 4)
+    assert sent["heads"] == 1024 * 6 * token + 3 * 1024 * 2 * token + 3 * 1024 * 2 * (token + 4)
+    sums = 1024 * 8 * 128 * 4
+    assert costs("ring", half, 4).memory_bytes == costs("ring", PREFILL, 4).memory_bytes // 2 + sums
+
+
 def test_heads_beyond_the_ranks_leave_ranks_idle():
     cost = costs("heads", replace(PREFILL, heads=2, kv_heads=2), 8, NONE, ARITHMETIC)
     assert cost.compute_seconds == models.flops(replace(PREFILL, heads=1, kv_heads=1))
@@ -97,6 +108,11 @@ def test_the_choice_has_the_shortest_call_of_those_that_fit():
     least = min(cost.memory_bytes for cost in everything.values())
     for limit in (least, 1):
         assert everything[choose(PREFILL, 4, memory_bytes=limit)].memory_bytes == least
+
+
+def test_the_choice_is_among_those_that_are_possible():
+    assert choose(QUERY, 4, among=("ring",)) == "ring"
+    assert choose(QUERY, 4, among=("ring", "pass_q")) == "pass_q"
 
 
 def test_auto_follows_from_nominal_numbers():

@@ -6,6 +6,7 @@ from problems import assert_right
 
 from streaming_attention.distributed import pieces
 from streaming_attention.distributed.holdings import holding_of
+from streaming_attention.distributed.masks import Mask
 from streaming_attention.distributed.pieces import chunk_of
 from streaming_attention.distributed.rows import Rows
 from streaming_attention.inputs import make_inputs
@@ -20,7 +21,7 @@ def compute(workload: Workload, holdings, mine, threads: int = 1):
     inputs = make_inputs(workload, 1, mine)
     out, lse = np.full_like(inputs.q, np.nan), np.full(inputs.q.shape[:3], np.nan, np.float32)
     chunk = chunk_of(inputs.q.shape, workload.kv_heads, workload.keys, threads)
-    rows = Rows(workload, inputs.q, out, lse, mine.queries, chunk, inputs.scale, threads, {})
+    rows = Rows(Mask.of(workload), inputs.q, out, lse, mine.queries, chunk, inputs.scale, threads, {})
     blocks = [make_inputs(workload, 1, held) for held in holdings]
     stages = [stage for block in blocks for stage in rows.add(block.k, block.v, block.holding.keys, "block")]
     stages += rows.close()
