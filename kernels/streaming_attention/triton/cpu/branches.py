@@ -100,6 +100,16 @@ def lower_return(lowering, operation: Operation) -> None:
     lowering.b.emit("ret void")
 
 
+def lower_assume(lowering, operation: Operation) -> None:
+    """``tl.assume``: LLVM may count on it."""
+    condition = as_scalar(lowering.b, lowering.scalars[operation.operands[0]])
+    lowering.b.call("void", "llvm.assume", condition)
+
+
+def lower_barrier(lowering, operation: Operation) -> None:
+    """``tl.debug_barrier``: a program is one thread, which waits for nobody."""
+
+
 def lower_unreachable(lowering, operation: Operation) -> None:
     """``ub.unreachable``."""
     lowering.b.emit("unreachable")

@@ -7,8 +7,9 @@ reduction, or :mod:`plan`'s wish to keep it. That consumer opens a loop nest and
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
-from streaming_attention.triton.cpu import branches, control, dot, memory, moves, reduce  # noqa: F401  moves adds to RULES
+from streaming_attention.triton.cpu import branches, control, dot, memory, moves, reduce, report  # noqa: F401  moves adds to RULES
 from streaming_attention.triton.cpu.builder import BYTES, Builder, V, i64, llvm_type
 from streaming_attention.triton.cpu.ir import POINTER, Block, Function, Operation, Type, Value
 from streaming_attention.triton.cpu.lanes import Lanes, Position, as_scalar, uniform, vector
@@ -30,6 +31,8 @@ EFFECTS = {
     "scf.for": control.lower_for, "scf.while": branches.lower_while, "scf.if": branches.lower_if,
     "tt.return": branches.lower_return,
     "cf.br": branches.lower_branch, "cf.cond_br": branches.lower_branch, "ub.unreachable": branches.lower_unreachable,
+    "tt.print": report.lower_print, "tt.assert": report.lower_assert, "llvm.intr.assume": branches.lower_assume,
+    "ttg.barrier": branches.lower_barrier, "gpu.barrier": branches.lower_barrier,
 }  # fmt: skip
 """Operations that run where they stand, rather than where their result is used."""
 
@@ -45,6 +48,8 @@ class Lowering:
     buffers : dict of Value to Buffer
     drifting : dict of Value to (Value, V slot)
         Loop arguments that are their initial value plus a running scalar.
+    assertions : list of str
+        What each assertion says when it fails.
     """
 
     def __init__(self, function: Function, target: Target):
@@ -63,6 +68,7 @@ class Lowering:
         self.labels = {block.label: f"mlir.{block.label}" for block in function.blocks}
         self.block_carriers: dict = {}
         self.memo: dict = {}
+        self.assertions: list[str] = []
         self.used = self.peak = 0
 
     def run(self) -> str:
@@ -297,8 +303,16 @@ def mangled(name: str) -> str:
     return "kernel_" + "".join(char if char.isalnum() else "_" for char in name)
 
 
-def lower(function: Function, target: Target) -> tuple[str, int]:
-    """LLVM IR of a kernel, and the bytes of scratch that one program needs."""
+class Lowered(NamedTuple):
+    """LLVM IR of a kernel, the bytes of scratch that one program needs, and what its assertions say."""
+
+    text: str
+    scratch: int
+    assertions: tuple[str, ...]
+
+
+def lower(function: Function, target: Target) -> Lowered:
+    """A kernel in LLVM IR."""
     lowering = Lowering(function, target)
     text = lowering.run()
-    return text, max(lowering.peak, ALIGNMENT)
+    return Lowered(text, max(lowering.peak, ALIGNMENT), tuple(lowering.assertions))

@@ -16,6 +16,7 @@ from streaming_attention.triton.cpu.text import (
     signature_of,
     split_list,
     strip_locations,
+    take_string,
 )
 
 VALUE = re.compile(r"%[\w$.#-]+")
@@ -100,8 +101,12 @@ class _Parser:
         has_regions = rest.endswith("{")
         if has_regions:
             rest = rest[:-1].rstrip("( ")
+        rest, message = take_string(rest) if name in _WITH_MESSAGE else (rest, {})
         inline = _ATTRIBUTE_TEXT.get(name)
         rest, operation.attributes = (rest, inline(rest)) if inline else attributes_of(rest)
+        if message:
+            operation.attributes.update(message)
+            rest = rest.strip().removeprefix(": ")
         if name in _WITH_REGION_SYNTAX:
             _WITH_REGION_SYNTAX[name](self, operation, rest)
         elif name in ("cf.br", "cf.cond_br"):
@@ -239,6 +244,7 @@ def _constant_text(rest: str) -> dict[str, str]:
 
 
 _NO_RESULT = {"tt.store", "tt.return", "scf.yield", "scf.condition", "tt.reduce.return", "tt.scan.return", "tt.print",
-              "tt.assert", "tt.map_elementwise.return"}  # fmt: skip
+              "tt.assert", "tt.map_elementwise.return", "llvm.intr.assume"}  # fmt: skip
+_WITH_MESSAGE = {"tt.print", "tt.assert"}
 _ATTRIBUTE_TEXT = {"arith.constant": _constant_text}
 _WITH_REGION_SYNTAX = {"scf.for": _Parser._for, "scf.while": _Parser._while, "scf.if": _Parser._if}

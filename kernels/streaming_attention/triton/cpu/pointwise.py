@@ -7,7 +7,8 @@ operands where it needs them, which is what fuses a chain of operations into one
 from __future__ import annotations
 
 from streaming_attention.triton.cpu import mathematics
-from streaming_attention.triton.cpu.builder import BITS, FLOATS, V, llvm_type, mangle
+from streaming_attention.triton.cpu.builder import BITS, V, llvm_type, mangle
+from streaming_attention.triton.cpu.floats import FORMATS, absolute_fp8, change, narrow
 from streaming_attention.triton.cpu.ir import POINTER, Operation
 from streaming_attention.triton.cpu.lanes import (
     Lanes,
@@ -37,6 +38,9 @@ def rule(*names: str):
 
 def together(lowering, operation: Operation, position: Position) -> tuple[list[V], bool]:
     """The operands as scalars where all are uniform, else as vectors; and whether they are uniform."""
+    small = FORMATS.keys() & {operand.type.element for operand in operation.operands}
+    if small and operation.name not in OF_SMALL_FLOATS:
+        raise operation.unsupported(f"of {', '.join(small)}; convert to a wider float first")
     parts = [lowering.evaluate(operand, position) for operand in operation.operands]
     if all(part.is_uniform for part in parts):
         return [as_scalar(lowering.b, part) for part in parts], True
@@ -68,6 +72,9 @@ CASTS = {
     "arith.fptosi": "fptosi", "arith.fptoui": "fptoui", "arith.bitcast": "bitcast",
     "tt.int_to_ptr": "inttoptr", "tt.ptr_to_int": "ptrtoint",
 }  # fmt: skip
+OF_SMALL_FLOATS = {"tt.fp_to_fp", "arith.bitcast", "math.absf"}
+"""What can be done to 8-bit floats; everything else wants them converted."""
+
 INTEGER_CASTS = {"arith.extsi": "sext", "arith.extui": "zext", "arith.trunci": "trunc", "arith.index_cast": "sext"}
 
 
@@ -82,8 +89,12 @@ def binary(lowering, operation, position):
 @rule(*INTRINSIC)
 def intrinsic(lowering, operation, position):
     values, same = together(lowering, operation, position)
-    value = lowering.b.intrinsic(INTRINSIC[operation.name], *values)
-    return wrap(operation.result.type.element, value, same, position.count)
+    element = operation.result.type.element
+    if element in FORMATS:
+        value = absolute_fp8(lowering.b, values[0], element, 1 if same else position.count)
+    else:
+        value = lowering.b.intrinsic(INTRINSIC[operation.name], *values)
+    return wrap(element, value, same, position.count)
 
 
 @rule(*CASTS)
@@ -97,21 +108,6 @@ def cast(lowering, operation, position):
     value = lowering.b.cast(CASTS[operation.name], value, llvm_type(element, count))
     result = wrap(element, value, same, position.count)
     return as_pointer(result, operation.result.type.pointee) if element == POINTER else result
-
-
-def narrow(b, value: V, source: str, target: str, count: int) -> V:
-    """A float rounded to a shorter one. From f64 to 16 bits LLVM would call a function of compiler-rt, which a Python
-    process lacks: so through an f32 rounded to odd, whose last bit remembers that something was cut off.
-    """
-    if source == "f64" and target in ("f16", "bf16"):
-        ints = llvm_type("i64", count)
-        bits = b.cast("bitcast", value, ints)
-        cut = b.binary("and", bits, b.splat(V("i64", str(2**29 - 1)), count))
-        some = b.compare("icmp ne", cut, b.splat(V("i64", "0"), count))
-        sticky = b.binary("shl", b.cast("zext", some, ints), b.splat(V("i64", "29"), count))
-        bits = b.binary("or", b.binary("xor", bits, cut), sticky)
-        value = b.cast("fptrunc", b.cast("bitcast", bits, value.type), llvm_type("f32", count))
-    return b.cast("fptrunc", value, llvm_type(target, count))
 
 
 @rule("tt.bitcast")
@@ -219,14 +215,11 @@ def multiply_high(lowering, operation, position, index=None):
 def float_to_float(lowering, operation, position):
     (value,), same = together(lowering, operation, position)
     source, element = operation.operands[0].type.element, operation.result.type.element
-    if not {source, element} <= set(FLOATS):
-        raise operation.unsupported(f"from {source} to {element}")
-    name = "fpext" if BITS[element] > BITS[source] else "fptrunc"
-    if BITS[element] == BITS[source] and element != source:  # between f16 and bf16
-        value = lowering.b.cast("fpext", value, llvm_type("f32", 1 if same else position.count))
-        name = "fptrunc"
-    kind = llvm_type(element, 1 if same else position.count)
-    return wrap(element, lowering.b.cast(name, value, kind), same, position.count)
+    toward_zero = "rtz" in operation.words
+    if toward_zero and element in FORMATS:
+        raise operation.unsupported(f"rounding toward zero to {element}")
+    value = change(lowering.b, value, source, element, 1 if same else position.count, toward_zero)
+    return wrap(element, value, same, position.count)
 
 
 @rule(*mathematics.FUNCTIONS)
