@@ -152,6 +152,58 @@ def test_functions_that_are_not_to_be_inlined_run(define):
     np.testing.assert_array_equal(out, np.full(16, (2 * 3 + 5) * (3 - 2 * 5)))
 
 
+def test_functions_that_return_early(define):
+    from streaming_attention.triton.cpu.ir import UnsupportedOperation
+
+    module = define("""
+    @triton.jit
+    def halved(x, limit):
+        if limit > 2:
+            return x * 0.5
+        return x
+
+    @triton.jit(noinline=True)
+    def sign(x):
+        if x < 0:
+            return -1
+        return 1
+
+    @triton.jit
+    def kernel(out, limit, N: tl.constexpr):
+        x = halved(tl.arange(0, N).to(tl.float32), limit) * sign(limit)
+        tl.store(out + tl.arange(0, N), x)
+
+    @triton.jit
+    def inside(out, limit):
+        if limit > 1:
+            tl.store(out, sign(limit))
+    """)
+    for limit in (-1, 2, 3):
+        out = np.zeros(16, np.float32)
+        module.kernel[(1,)](out, limit, N=16)
+        np.testing.assert_array_equal(out, np.arange(16) * (0.5 if limit > 2 else 1) * np.sign(limit))
+    with pytest.raises(UnsupportedOperation, match=r"tt\.call .*sign.* returns early.*kernels_\d+\.py:24"):
+        module.inside[(1,)](np.zeros(1, np.float32), 2)
+
+
+def test_descriptor_made_by_the_host(define):
+    from triton.tools.tensor_descriptor import TensorDescriptor
+
+    from streaming_attention.triton.plugin.arrays import Tensor
+
+    kernel = define("""
+    @triton.jit
+    def kernel(source, target, M: tl.constexpr, N: tl.constexpr):
+        row, column = tl.program_id(0) * M, tl.program_id(1) * N
+        target.store([column, row], source.load([row, column]).T * 2)
+    """).kernel
+    x = np.random.default_rng(0).normal(size=(40, 64)).astype(np.float32)
+    out = np.zeros((64, 40), np.float32)
+    source = TensorDescriptor(Tensor(x), [40, 64], [64, 1], [16, 32])
+    kernel[(3, 2)](source, TensorDescriptor(Tensor(out), [64, 40], [40, 1], [32, 16]), M=16, N=32)
+    np.testing.assert_array_equal(out, 2 * x.T)
+
+
 def test_assumptions_and_barriers(define):
     kernel = define("""
     @triton.jit

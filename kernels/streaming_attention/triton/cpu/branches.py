@@ -75,6 +75,11 @@ def declare_block_arguments(lowering, blocks: list[Block]) -> None:
     }
 
 
+def show_block_arguments(lowering, block: Block) -> None:
+    """What branches handed to a block that begins here."""
+    _show_all(lowering.block_carriers[block.label], block.arguments)
+
+
 def lower_branch(lowering, operation: Operation) -> None:
     """``cf.br`` and ``cf.cond_br``."""
     b = lowering.b

@@ -97,10 +97,10 @@ def lower_ttir(text: str, target: Target) -> tuple[str, dict]:
         The tensors of one program need more scratch than is sane.
     """
     function = parse(text)
-    lowered = lower(function, target)
+    ir, scratch, assertions = lower(function, target)
     arguments = tuple((argument.type.element, argument.type.pointee) for argument in function.arguments)
-    head = {"name": function.name, "arguments": arguments, "target": target.name}
-    return lowered.text, head | {"scratch": lowered.scratch, "assertions": lowered.assertions}
+    head = {"name": function.name, "arguments": arguments, "scratch": scratch, "target": target.name}
+    return ir, head | {"assertions": assertions}
 
 
 def compile_ttir(text: str, target: Target | None = None) -> Compiled:

@@ -7,7 +7,6 @@ reduction, or :mod:`plan`'s wish to keep it. That consumer opens a loop nest and
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from streaming_attention.triton.cpu import branches, control, dot, memory, moves, reduce, report  # noqa: F401  moves adds to RULES
 from streaming_attention.triton.cpu.builder import BYTES, Builder, V, i64, llvm_type
@@ -78,6 +77,7 @@ class Lowering:
         for block in self.function.blocks:
             if block is not self.function.blocks[0]:
                 self.b.start(self.labels[block.label])
+                branches.show_block_arguments(self, block)
             self.block(block)
         return "\n".join([self.b.text(), *sorted(self.b.declarations)])
 
@@ -303,16 +303,8 @@ def mangled(name: str) -> str:
     return "kernel_" + "".join(char if char.isalnum() else "_" for char in name)
 
 
-class Lowered(NamedTuple):
+def lower(function: Function, target: Target) -> tuple[str, int, tuple[str, ...]]:
     """LLVM IR of a kernel, the bytes of scratch that one program needs, and what its assertions say."""
-
-    text: str
-    scratch: int
-    assertions: tuple[str, ...]
-
-
-def lower(function: Function, target: Target) -> Lowered:
-    """A kernel in LLVM IR."""
     lowering = Lowering(function, target)
     text = lowering.run()
-    return Lowered(text, max(lowering.peak, ALIGNMENT), tuple(lowering.assertions))
+    return text, max(lowering.peak, ALIGNMENT), tuple(lowering.assertions)

@@ -31,7 +31,7 @@ def parse(text: str) -> Function:
     Raises
     ------
     UnsupportedOperation
-        The module holds more than one function: a callee marked ``noinline``.
+        The module holds more than one function: one that is called could not be inlined.
     """
     return _Parser(text).kernel()
 
@@ -46,8 +46,7 @@ class _Parser:
     def kernel(self) -> Function:
         starts = [place for place, line in enumerate(self.lines) if line.startswith("tt.func ")]
         if len(starts) != 1:
-            callee = self.lines[min(starts[1:], default=0)]
-            raise UnsupportedOperation(f"tt.call is not supported on the CPU: noinline function ({callee[:60]})")
+            raise self._call()
         self.place = starts[0] + 1
         header, _ = strip_locations(self.lines[starts[0]])
         name = re.search(r"@\"?([\w$.]+)", header)[1]
@@ -56,6 +55,16 @@ class _Parser:
         blocks = self._region(None)
         blocks[0].arguments = arguments
         return Function(name, arguments, blocks)
+
+    def _call(self) -> UnsupportedOperation:
+        """What is wrong with a call that Triton's inliner left: only blocks in a branch or loop stop it."""
+        call = next((line for line in self.lines if "tt.call @" in line), "")
+        line, location = strip_locations(call)
+        callee = line.partition("tt.call @")[2].partition("(")[0]
+        return UnsupportedOperation(
+            f"tt.call is not supported on the CPU: {callee or 'a function'} returns early, and is called in a branch "
+            f"or loop (at {self._source_line(location)})"
+        )
 
     def _arguments(self, text: str, owner: Block | None = None) -> list[Value]:
         arguments = []
