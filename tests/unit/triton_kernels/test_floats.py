@@ -89,6 +89,57 @@ def test_product_of_small_floats(define, element):
     np.testing.assert_allclose(c, values[a][:, :-1] @ values[b][:-1], rtol=1e-5)
 
 
+FOUR_BITS = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6])
+FOUR_BITS = np.concatenate([FOUR_BITS, -FOUR_BITS])
+
+
+def unpack(bits, form, axis):
+    """Operands of a scaled product as numbers; two 4-bit ones lie in a byte, the first in the lower half."""
+    if form == "e2m1":
+        both = np.stack([FOUR_BITS[bits & 15], FOUR_BITS[bits >> 4]], axis + 1)
+        return both.reshape(*(extent * (1 + (place == axis)) for place, extent in enumerate(bits.shape)))
+    return (
+        values_of({"e4m3": "f8E4M3FN", "e5m2": "f8E5M2"}[form])[bits]
+        if form in ("e4m3", "e5m2")
+        else bits.astype(float)
+    )
+
+
+@pytest.mark.parametrize("left, right", [("e4m3", "e5m2"), ("e2m1", "e4m3"), ("e5m2", "e2m1"), ("e2m1", "fp16")])
+@pytest.mark.parametrize("m, n, k", [(32, 32, 64), (4, 64, 32)])
+def test_product_of_scaled_blocks(define, left, right, m, n, k):
+    kernel = define("""
+    @triton.jit
+    def kernel(a, sa, b, sb, c, M: tl.constexpr, N: tl.constexpr, K: tl.constexpr, LEFT: tl.constexpr,
+               RIGHT: tl.constexpr, PACK_A: tl.constexpr, PACK_B: tl.constexpr):
+        i, j, s = tl.arange(0, M)[:, None], tl.arange(0, N)[None, :], tl.arange(0, K // 32)[None, :]
+        x = tl.load(a + i * (K // PACK_A) + tl.arange(0, K // PACK_A)[None, :])
+        y = tl.load(b + tl.arange(0, K // PACK_B)[:, None] * N + j)
+        scale_x = tl.load(sa + i * (K // 32) + s)
+        if RIGHT == "fp16":
+            scale_y = None
+        else:
+            scale_y = tl.load(sb + tl.arange(0, N)[:, None] * (K // 32) + s)
+        start = tl.load(c + i * N + j)
+        tl.store(c + i * N + j, tl.dot_scaled(x, scale_x, LEFT, y, scale_y, RIGHT, acc=start))
+    """).kernel
+    rng = np.random.default_rng(3)
+    pack = {form: 2 if form == "e2m1" else 1 for form in (left, right)}
+    a = rng.integers(0, 0x70, (m, k // pack[left])).astype(np.uint8)
+    b = rng.integers(0, 0x70, (k // pack[right], n)).astype(np.uint8)
+    b = rng.normal(size=b.shape).astype(np.float16) if right == "fp16" else b
+    scale_a, scale_b = (rng.integers(120, 130, (rows, k // 32)).astype(np.uint8) for rows in (m, n))
+    start = rng.normal(size=(m, n)).astype(np.float32)
+    c = start.copy()
+    kernel[(1,)](
+        a, scale_a, b, scale_b, c, M=m, N=n, K=k, LEFT=left, RIGHT=right, PACK_A=pack[left], PACK_B=pack[right]
+    )
+    x = unpack(a, left, 1) * np.exp2(scale_a.astype(float) - 127).repeat(32, 1)
+    y = unpack(b, right, 0)
+    y = y if right == "fp16" else y * np.exp2(scale_b.astype(float) - 127).repeat(32, 1).T
+    np.testing.assert_allclose(c, start + x @ y, rtol=1e-5, atol=1e-5 * np.abs(x @ y).max())
+
+
 def test_magnitudes_constants_and_choices_of_small_floats(define):
     from streaming_attention.triton.plugin.arrays import Tensor
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from streaming_attention.triton.cpu import branches, control, dot, memory, moves, reduce, report  # noqa: F401  moves adds to RULES
+from streaming_attention.triton.cpu import branches, control, dot, memory, reduce, report, scaled
+from streaming_attention.triton.cpu import moves as moves  # adds to RULES
 from streaming_attention.triton.cpu.builder import BYTES, Builder, V, i64, llvm_type
 from streaming_attention.triton.cpu.ir import POINTER, Block, Function, Operation, Type, Value
 from streaming_attention.triton.cpu.lanes import Lanes, Position, as_scalar, uniform, vector
@@ -25,6 +26,7 @@ SCRATCH_LIMIT = 256 << 20
 EFFECTS = {
     "tt.store": memory.lower_store, "tt.atomic_rmw": memory.lower_atomic, "tt.atomic_cas": memory.lower_atomic,
     "tt.reduce": reduce.lower_reduce, "tt.scan": reduce.lower_scan, "tt.dot": dot.lower_dot,
+    "tt.dot_scaled": scaled.lower_dot_scaled,
     "tt.histogram": reduce.lower_histogram, "tt.gather": reduce.lower_gather,
     "tt.map_elementwise": reduce.lower_map_elementwise,
     "scf.for": control.lower_for, "scf.while": branches.lower_while, "scf.if": branches.lower_if,

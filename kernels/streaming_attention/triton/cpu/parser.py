@@ -116,8 +116,8 @@ class _Parser:
         if message:
             operation.attributes.update(message)
             rest = rest.strip().removeprefix(": ")
-        if name in _WITH_REGION_SYNTAX:
-            _WITH_REGION_SYNTAX[name](self, operation, rest)
+        if name in _WITH_OWN_SYNTAX:
+            _WITH_OWN_SYNTAX[name](self, operation, rest)
         elif name in ("cf.br", "cf.cond_br"):
             self._branch(operation, rest)
         else:
@@ -180,6 +180,17 @@ class _Parser:
         names = [induction, *(name for name, _ in pairs)]
         types = [Type(kind[1] if kind and kind[1] != "index" else "i64"), *operation.result_types]
         self._enter(operation, names, types)
+
+    def _dot_scaled(self, operation: Operation, rest: str) -> None:
+        """``%a scale %s, %b scale %t, %c lhs = e2m1 rhs = e4m3 : types``, either scale left out where there is none."""
+        head, _, types = rest.partition(" : ")
+        sides = [VALUE.findall(part) for part in head.split(",")]
+        operands, scales = [names[0] for names in sides], [name for names in sides for name in names[1:]]
+        operation.operands = [self.values[name] for name in (*operands, *scales)]
+        for place, side in enumerate(("lhs", "rhs")):
+            operation.attributes[side] = re.search(rf"{side} = (\w+)", head)[1]
+            operation.attributes[f"{side}_scaled"] = "true" if len(sides[place]) > 1 else "false"
+        self._types(operation, types)
 
     def _while(self, operation: Operation, rest: str) -> None:
         pairs = re.findall(r"(%[\w$.#-]+) = (%[\w$.#-]+)", rest.partition(" : ")[0])
@@ -256,4 +267,5 @@ _NO_RESULT = {"tt.store", "tt.return", "scf.yield", "scf.condition", "tt.reduce.
               "tt.assert", "tt.map_elementwise.return", "llvm.intr.assume"}  # fmt: skip
 _WITH_MESSAGE = {"tt.print", "tt.assert"}
 _ATTRIBUTE_TEXT = {"arith.constant": _constant_text}
-_WITH_REGION_SYNTAX = {"scf.for": _Parser._for, "scf.while": _Parser._while, "scf.if": _Parser._if}
+_WITH_OWN_SYNTAX = {"scf.for": _Parser._for, "scf.while": _Parser._while, "scf.if": _Parser._if,
+                    "tt.dot_scaled": _Parser._dot_scaled}  # fmt: skip
