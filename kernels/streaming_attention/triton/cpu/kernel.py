@@ -9,7 +9,9 @@ from __future__ import annotations
 import ctypes
 import json
 import struct
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 
@@ -37,6 +39,7 @@ CODES = {
 """How ``struct`` fills an argument's 8-byte slot."""
 
 MOST_PROGRAMS = 2**31 - 1
+MOST_FRAMES = 50_000
 
 
 class LaunchError(ValueError):
@@ -97,10 +100,22 @@ def lower_ttir(text: str, target: Target) -> tuple[str, dict]:
         The tensors of one program need more scratch than is sane.
     """
     function = parse(text)
-    ir, scratch, assertions = lower(function, target)
+    with _deep_recursion():
+        ir, scratch, assertions = lower(function, target)
     arguments = tuple((argument.type.element, argument.type.pointee) for argument in function.arguments)
     head = {"name": function.name, "arguments": arguments, "scratch": scratch, "target": target.name}
     return ir, head | {"assertions": assertions}
+
+
+@contextmanager
+def _deep_recursion() -> Iterator[None]:
+    """Room for expressions as long as unrolled loops make them."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(before, MOST_FRAMES))
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(before)
 
 
 def compile_ttir(text: str, target: Target | None = None) -> Compiled:

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from streaming_attention.triton.cpu import branches, control, dot, memory, reduce, report, scaled
-from streaming_attention.triton.cpu import moves as moves  # adds to RULES
+from streaming_attention.triton.cpu import libdevice as libdevice  # adds to RULES, as moves does
+from streaming_attention.triton.cpu import moves as moves
 from streaming_attention.triton.cpu.builder import BYTES, Builder, V, i64, llvm_type
 from streaming_attention.triton.cpu.ir import POINTER, Block, Function, Operation, Type, Value
 from streaming_attention.triton.cpu.lanes import Lanes, Position, as_scalar, uniform, vector

@@ -60,6 +60,7 @@ BINARY = {
     "arith.andi": "and", "arith.ori": "or", "arith.xori": "xor",
     "arith.shli": "shl", "arith.shrsi": "ashr", "arith.shrui": "lshr",
 }  # fmt: skip
+INTEGER_DIVISIONS = {"arith.divsi", "arith.divui", "arith.remsi", "arith.remui"}
 INTRINSIC = {
     "arith.maxnumf": "maxnum", "arith.minnumf": "minnum", "arith.maximumf": "maximum", "arith.minimumf": "minimum",
     "arith.maxsi": "smax", "arith.minsi": "smin", "arith.maxui": "umax", "arith.minui": "umin",
@@ -81,9 +82,21 @@ INTEGER_CASTS = {"arith.extsi": "sext", "arith.extui": "zext", "arith.trunci": "
 @rule(*BINARY)
 def binary(lowering, operation, position):
     (left, right), same = together(lowering, operation, position)
-    return wrap(
-        operation.result.type.element, lowering.b.binary(BINARY[operation.name], left, right), same, position.count
-    )
+    element = operation.result.type.element
+    if operation.name in INTEGER_DIVISIONS and right.name.startswith("%"):
+        right = divisor(lowering.b, left, right, element, 1 if same else position.count, operation.name)
+    return wrap(element, lowering.b.binary(BINARY[operation.name], left, right), same, position.count)
+
+
+def divisor(b, left: V, right: V, element: str, count: int, name: str) -> V:
+    """A divisor that can't trap: 1 for 0, whose quotient may be anything, and for the -1 that overflows."""
+    ones = b.splat(V(element, "1"), count)
+    bad = b.compare("icmp eq", right, b.splat(V(element, "0"), count))
+    if name.endswith("si"):
+        least = b.compare("icmp eq", left, b.splat(V(element, str(-(2 ** (BITS[element] - 1)))), count))
+        minus = b.compare("icmp eq", right, b.splat(V(element, "-1"), count))
+        bad = b.binary("or", bad, b.binary("and", least, minus))
+    return b.select(bad, ones, right)
 
 
 @rule(*INTRINSIC)
@@ -227,16 +240,4 @@ def elementary(lowering, operation, position):
     values, same = together(lowering, operation, position)
     element, count = operation.result.type.element, 1 if same else position.count
     value = mathematics.emit(lowering, operation, values, element, count)
-    return wrap(element, value, same, position.count)
-
-
-@rule("tt.extern_elementwise")
-def external(lowering, operation, position):
-    """A function of libdevice, by its CUDA name: the C library has nearly all of them."""
-    values, same = together(lowering, operation, position)
-    element, symbol = operation.result.type.element, operation.attributes["symbol"].strip('"')
-    name = symbol.removeprefix("__nv_").removesuffix("f" if element == "f32" else "")
-    if not symbol.startswith("__nv_") or name not in mathematics.EXTERNAL or element not in ("f32", "f64"):
-        raise operation.unsupported(f"{symbol} of {element}")
-    value = mathematics.each(lowering.b, name, values, element, 1 if same else position.count)
     return wrap(element, value, same, position.count)

@@ -6,6 +6,7 @@ import hashlib
 import tempfile
 from dataclasses import dataclass, fields
 
+from triton import knobs
 from triton._C.libtriton import ir, passes
 from triton.backends.compiler import BaseBackend, GPUTarget
 
@@ -76,7 +77,7 @@ class Compiler(BaseBackend):
     def parse_options(self, options: dict) -> Options:
         known = {field.name for field in fields(Options)}
         given = {key: value for key, value in options.items() if key in known and value is not None}
-        return Options(**{"arch": self.target.arch, **given})
+        return Options(**{"arch": self.target.arch, "enable_fp_fusion": knobs.language.default_fp_fusion, **given})
 
     def pack_metadata(self, metadata) -> tuple:
         return ()
