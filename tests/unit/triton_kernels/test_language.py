@@ -15,13 +15,15 @@ def attend(define):
     def describe(pointer, rows, D: tl.constexpr, B: tl.constexpr, BY: tl.constexpr):
         if BY == "descriptor":
             return tl.make_tensor_descriptor(pointer, [rows, D], [D, 1], [B, D])
-        return tl.make_block_ptr(pointer, (rows, D), (D, 1), (0, 0), (B, D), (1, 0))
+        else:
+            return tl.make_block_ptr(pointer, (rows, D), (D, 1), (0, 0), (B, D), (1, 0))
 
     @triton.jit
     def block(source, first, BY: tl.constexpr):
         if BY == "descriptor":
             return source.load([first, 0])
-        return tl.load(tl.advance(source, (first, 0)), boundary_check=(0,), padding_option="zero")
+        else:
+            return tl.load(tl.advance(source, (first, 0)), boundary_check=(0,), padding_option="zero")
 
     @triton.jit
     def stage(q, k, v, m, l, acc, rows, start, stop, scale, STAGE: tl.constexpr, BY: tl.constexpr, BN: tl.constexpr):

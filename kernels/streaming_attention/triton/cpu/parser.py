@@ -145,10 +145,10 @@ class _Parser:
             self.place += 1
             if line.endswith("{"):
                 continue
-            if " : " in line:  # the generic form keeps its types behind its regions
-                self._types(operation, line.partition(" : ")[2])
-            for key, value in attributes_of(line[1:])[1].items():
-                operation.attributes.setdefault(key, value)
+            rest, attributes = attributes_of(line[1:])
+            if " : " in rest:  # the generic form keeps its types behind its regions
+                self._types(operation, rest.partition(" : ")[2])
+            operation.attributes = {**attributes, **operation.attributes}
             return location
 
     def _plain(self, operation: Operation, rest: str) -> None:
