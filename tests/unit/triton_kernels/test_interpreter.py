@@ -81,7 +81,7 @@ INTEGERS = (
     "{0} + {1}", "{0} - {1} * 3", "{0} * {1}", "{0} & {1}", "{0} | {1}", "{0} ^ {1}", "~{0}", "{0} << 3", "{0} >> 2",
     "{0} // (tl.abs({1}) + 1)", "{0} % (tl.abs({1}) + 1)", "tl.maximum({0}, {1})", "tl.minimum({0}, {1})",
     "tl.where({0} > {1}, {0}, -{1})", "tl.cumsum({0}, 0)", "tl.sum({0}, 0) + {1} * 0", "tl.max({0}, 0) - {1}",
-    "tl.argmax({0}, 0) + {1}", "tl.sort({0})", "tl.flip({0})", "tl.gather({0}, {1} & (N - 1), 0)",
+    "tl.argmax({0}, 0) + {1}", "tl.sort({0})", "tl.flip({0}, 0)", "tl.gather({0}, {1} & (N - 1), 0)",
     "tl.reshape(tl.trans(tl.reshape({0}, [4, N // 4])), [N])", "tl.xor_sum({0}, 0) | {1}",
     "{0}.to(tl.int8).to(tl.int32)", "{0}.to(tl.int64).to(tl.int32)", "tl.load(a + ({0} & (N - 1)))",
     "tl.load(b + place, mask={0} > {1}, other=7)", "({0} & 1023).to(tl.float32).to(tl.int32)",
@@ -91,7 +91,7 @@ FLOATS = (
     "{f} + {g}", "{f} * {g}", "{f} - {g}", "tl.maximum({f}, {g})", "tl.abs({f})",
     "tl.where({f} > {g}, {f} - {g}, ({g} - {f}) * 0.5)",
     "tl.exp2(-tl.abs({f}))", "tl.sqrt(tl.abs({f}))", "tl.sum({f}, 0) * 0.1 + {g}", "({0} & 15).to(tl.float32)",
-    "{f}.to(tl.float16).to(tl.float32)", "tl.flip({f})", "tl.cumsum({f}, 0) * 0.1", "tl.fma({f}, {g}, {f})",
+    "{f}.to(tl.float16).to(tl.float32)", "tl.flip({f}, 0)", "tl.cumsum({f}, 0) * 0.1", "tl.fma({f}, {g}, {f})",
     "tl.clamp({f}, -1.0, 1.0)", "tl.max({f}, 0) - {g}", "tl.sigmoid({f})", "{f} / (tl.abs({g}) + 1.0)",
 )  # fmt: skip
 

@@ -184,7 +184,7 @@ def test_functions_that_return_early(define):
         out = np.zeros(16, np.float32)
         module.kernel[(1,)](out, limit, N=16)
         np.testing.assert_array_equal(out, np.arange(16) * (0.5 if limit > 2 else 1) * np.sign(limit))
-    with pytest.raises(UnsupportedOperation, match=r"tt\.call .*sign.* returns early.*kernels_\d+\.py:24"):
+    with pytest.raises(UnsupportedOperation, match=r"tt\.call .*sign.* returns early.*kernels_\d+\.py:25"):
         module.inside[(1,)](np.zeros(1, np.float32), 2)
 
 

@@ -51,7 +51,7 @@ def checked(define):
 
 def test_an_assertion_that_fails_is_raised_with_its_line(checked):
     x, out = np.arange(64, dtype=np.float32), np.zeros(64, np.float32)
-    with pytest.raises(DeviceAssertionError, match=r'checked: .*x is below "limit", by 100%.*kernels_\d+\.py:9'):
+    with pytest.raises(DeviceAssertionError, match=r'checked: .*x is below "limit", by 100%.*kernels_\d+\.py:10'):
         checked[(1,)](x, out, 63, N=64)
     assert not out.any()
     with pytest.raises(DeviceAssertionError, match="limit is positive"):

@@ -153,11 +153,12 @@ def truncate(b, value: V, source: str, target: str, count: int) -> V:
 
 
 def encode(element: str, value: float) -> int:
-    """The bits of a constant as an 8-bit float, rounded to nearest, ties to even."""
+    """The bits of a constant as an 8-bit float, rounded as :func:`narrow_fp8` does."""
     form = FORMATS[element]
     if value != value:
         return form.nan
-    bits = min(range(form.largest + 1), key=lambda place: (abs(form.decode(place) - abs(value)), place & 1))
+    wanted = min(abs(value), form.decode(form.largest))
+    bits = min(range(form.largest + 1), key=lambda place: (abs(form.decode(place) - wanted), place & 1))
     negative = struct.pack(">d", value)[0] >> 7 and (bits or form.has_negative_zero)
     return bits | (0x80 if negative else 0)
 
