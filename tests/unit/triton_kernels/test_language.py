@@ -155,8 +155,6 @@ def test_functions_that_are_not_to_be_inlined_run(define):
 
 
 def test_functions_that_return_early(define):
-    from streaming_attention.triton.cpu.ir import UnsupportedOperation
-
     module = define("""
     @triton.jit
     def halved(x, limit):
@@ -176,16 +174,23 @@ def test_functions_that_return_early(define):
         tl.store(out + tl.arange(0, N), x)
 
     @triton.jit
-    def inside(out, limit):
-        if limit > 1:
-            tl.store(out, sign(limit))
+    def inside(out, limit, N: tl.constexpr):
+        x = tl.arange(0, N).to(tl.float32)
+        for i in range(3):
+            if limit > i:
+                x = halved(x + sign(limit), limit) + sign(i - 2)
+        tl.store(out + tl.arange(0, N), x)
     """)
     for limit in (-1, 2, 3):
         out = np.zeros(16, np.float32)
         module.kernel[(1,)](out, limit, N=16)
         np.testing.assert_array_equal(out, np.arange(16) * (0.5 if limit > 2 else 1) * np.sign(limit))
-    with pytest.raises(UnsupportedOperation, match=r"tt\.call .*sign.* returns early.*kernels_\d+\.py:25"):
-        module.inside[(1,)](np.zeros(1, np.float32), 2)
+        module.inside[(1,)](out, limit, N=16)
+        x = np.arange(16.0)
+        for i in range(3):
+            if limit > i:
+                x = (x + 1) * (0.5 if limit > 2 else 1) + (-1 if i < 2 else 1)
+        np.testing.assert_array_equal(out, x)
 
 
 def test_descriptor_made_by_the_host(define):

@@ -100,6 +100,22 @@ def _hand_over(lowering, label: str, values: list[Value]) -> None:
     lowering.b.jump(lowering.labels[label])
 
 
+def lower_call(lowering, operation: Operation) -> None:
+    """``tt.call``: the blocks of the function, right here."""
+    first, *rest = operation.regions[0]
+    lowering.labels |= {block.label: f"mlir.{block.label}" for block in rest}
+    lowering.block_carriers |= {
+        block.label: [Carrier(lowering, argument) for argument in block.arguments] for block in rest
+    }
+    lowering.block(first)
+    for block in rest:
+        lowering.b.start(lowering.labels[block.label])
+        show_block_arguments(lowering, block)
+        lowering.block(block)
+    for carrier, result in zip(lowering.block_carriers[rest[-1].label], operation.results, strict=True):
+        carrier.show(result)
+
+
 def lower_return(lowering, operation: Operation) -> None:
     """``tt.return`` of a kernel."""
     lowering.b.emit("ret void")

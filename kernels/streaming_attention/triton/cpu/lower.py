@@ -31,7 +31,7 @@ EFFECTS = {
     "tt.histogram": reduce.lower_histogram, "tt.gather": reduce.lower_gather,
     "tt.map_elementwise": reduce.lower_map_elementwise,
     "scf.for": control.lower_for, "scf.while": branches.lower_while, "scf.if": branches.lower_if,
-    "tt.return": branches.lower_return,
+    "tt.return": branches.lower_return, "tt.call": branches.lower_call,
     "cf.br": branches.lower_branch, "cf.cond_br": branches.lower_branch, "ub.unreachable": branches.lower_unreachable,
     "tt.print": report.lower_print, "tt.assert": report.lower_assert, "llvm.intr.assume": branches.lower_assume,
     "ttg.barrier": branches.lower_barrier, "gpu.barrier": branches.lower_barrier,

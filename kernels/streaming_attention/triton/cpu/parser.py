@@ -31,7 +31,7 @@ def parse(text: str) -> Function:
     Raises
     ------
     UnsupportedOperation
-        The module holds more than one function: one that is called could not be inlined.
+        A line that can't be read.
     """
     return _Parser(text).kernel()
 
@@ -41,30 +41,53 @@ class _Parser:
         self.lines = [line.strip() for line in text.splitlines() if line.strip()]
         self.aliases = {match[1]: match[2] for match in map(ALIAS.match, self.lines) if match}
         self.values: dict[str, Value] = {}
-        self.place = 0
+        self.place = self.calls = 0
 
     def kernel(self) -> Function:
-        starts = [place for place, line in enumerate(self.lines) if line.startswith("tt.func ")]
-        if len(starts) != 1:
-            raise self._call()
-        self.place = starts[0] + 1
-        header, _ = strip_locations(self.lines[starts[0]])
-        name = re.search(r"@\"?([\w$.]+)", header)[1]
-        opening = header.index("(")
-        arguments = self._arguments(header[opening + 1 : balanced(header, opening) - 1])
+        start = next(place for place, line in enumerate(self.lines) if line.startswith("tt.func public "))
+        name, inside = self._header(start)
+        self.place = start + 1
+        arguments = self._arguments(inside)
         blocks = self._region(None)
         blocks[0].arguments = arguments
         return Function(name, arguments, blocks)
 
-    def _call(self) -> UnsupportedOperation:
-        """What is wrong with a call that Triton's inliner left: only blocks in a branch or loop stop it."""
-        call = next((line for line in self.lines if "tt.call @" in line), "")
-        line, location = strip_locations(call)
-        callee = line.partition("tt.call @")[2].partition("(")[0]
-        return UnsupportedOperation(
-            f"tt.call is not supported on the CPU: {callee or 'a function'} returns early, and is called in a branch "
-            f"or loop (at {self._source_line(location)})"
-        )
+    def _header(self, start: int) -> tuple[str, str]:
+        """A function's name and the text of its arguments."""
+        header, _ = strip_locations(self.lines[start])
+        opening = header.index("(")
+        return re.search(r"@\"?([^\"(]+)", header)[1], header[opening + 1 : balanced(header, opening) - 1]
+
+    def _call(self, operation: Operation, rest: str) -> None:
+        """``@name(%a, %b) : (types) -> types``: the body of the function called becomes the operation's region.
+
+        Triton's inliner leaves a call where the body has several blocks and stands in a branch or loop.
+        """
+        head, _, types = rest.partition(" : ")
+        name = re.search(r"@\"?([^\"(]+)", head)[1]
+        arguments = [self.values[value] for value in VALUE.findall(head[head.index("(") :])]
+        self._types(operation, types)
+        starts = (place for place, line in enumerate(self.lines) if line.startswith("tt.func private "))
+        start = next(place for place in starts if self._header(place)[0] == name)
+        names = [entry.partition(":")[0].strip() for entry in split_list(attributes_of(self._header(start)[1])[0])]
+        values, place = self.values, self.place
+        self.values, self.place = dict(zip(names, arguments, strict=True)), start + 1
+        operation.regions.append(self._called(self._region(operation), operation))
+        self.values, self.place = values, place
+
+    def _called(self, blocks: list[Block], operation: Operation) -> list[Block]:
+        """Blocks of a function called: their labels its own, a return a branch to a last block, which takes the results."""
+        self.calls += 1
+        end = Block("end", parent=operation)
+        end.arguments = [Value("", kind, end, index) for index, kind in enumerate(operation.result_types)]
+        for block in blocks:
+            last = block.terminator
+            if last.name == "tt.return":
+                last.name, last.successors, last.operands = "cf.br", [(end.label, last.operands)], []
+            last.successors = [(f"{label}.{self.calls}", values) for label, values in last.successors]
+        for block in (*blocks, end):
+            block.label = f"{block.label}.{self.calls}"
+        return [*blocks, end]
 
     def _arguments(self, text: str, owner: Block | None = None) -> list[Value]:
         arguments = []
@@ -268,4 +291,4 @@ _NO_RESULT = {"tt.store", "tt.return", "scf.yield", "scf.condition", "tt.reduce.
 _WITH_MESSAGE = {"tt.print", "tt.assert"}
 _ATTRIBUTE_TEXT = {"arith.constant": _constant_text}
 _WITH_OWN_SYNTAX = {"scf.for": _Parser._for, "scf.while": _Parser._while, "scf.if": _Parser._if,
-                    "tt.dot_scaled": _Parser._dot_scaled}  # fmt: skip
+                    "tt.dot_scaled": _Parser._dot_scaled, "tt.call": _Parser._call}  # fmt: skip
