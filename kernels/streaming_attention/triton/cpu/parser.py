@@ -76,7 +76,7 @@ class _Parser:
         self.values, self.place = values, place
 
     def _called(self, blocks: list[Block], operation: Operation) -> list[Block]:
-        """Blocks of a function called: labels of their own; returns are branches to a last block, which takes results."""
+        """Blocks of a function called: labels of their own; returns branch to a last block, which takes results."""
         self.calls += 1
         end = Block("end", parent=operation)
         end.arguments = [Value("", kind, end, index) for index, kind in enumerate(operation.result_types)]
