@@ -86,6 +86,7 @@ class Compiled:
         head, _, code = data.partition(b"\n")
         fields = json.loads(head)
         fields["arguments"] = tuple(tuple(argument) for argument in fields["arguments"])
+        fields["assertions"] = tuple(fields["assertions"])
         return Compiled(code=code, **fields)
 
 
