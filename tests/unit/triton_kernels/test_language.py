@@ -82,6 +82,8 @@ def attend(define):
 def test_attention_that_is_tuned(attend, tokens, causal, by, dtype, tolerance):
     import triton
 
+    if by == "block pointer" and tuple(map(int, triton.__version__.split(".")[:2])) >= (3, 9):
+        pytest.skip("Triton has no block pointers from 3.9 on")
     heads, dim = 3, 32
     rng = np.random.default_rng(0)
     q, k, v = rng.normal(size=(3, heads, tokens, dim)).astype(dtype)
