@@ -2,8 +2,11 @@
 
 import importlib
 import itertools
+import pickle
+import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -42,3 +45,23 @@ def define(backend, tmp_path_factory):
 
     yield module
     sys.path.remove(str(folder))
+
+
+@pytest.fixture(scope="session")
+def interpret():
+    """``interpret(*request)``: what Triton's interpreter makes of it; requests are those of ``interpreted.py``."""
+    pytest.importorskip("triton")
+    server = Path(__file__).with_name("interpreted.py")
+    process = subprocess.Popen([sys.executable, server], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    def ask(*request):
+        pickle.dump(request, process.stdin)
+        process.stdin.flush()
+        answer = pickle.load(process.stdout)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    yield ask
+    process.stdin.close()
+    process.wait(timeout=60)

@@ -68,7 +68,7 @@ def test_a_kernel_compiled_before_comes_from_tritons_cache(add, monkeypatch):
 
     x = np.zeros(64, np.float32)
     add[(1,)](x, x, x, 64, BLOCK=64)
-    monkeypatch.setattr(compiler, "compile_ttir", None)
+    monkeypatch.setattr(compiler, "lower_ttir", None)
     for caches in add.device_caches.values():
         caches[0].clear()
     add[(1,)](x, x, x, 64, BLOCK=64)

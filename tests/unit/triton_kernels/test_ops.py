@@ -126,18 +126,64 @@ def test_random_numbers_are_tritons(define):
     assert np.unique(out).size > 1000
 
 
-def test_libdevice_goes_to_the_c_library(define):
-    kernel = define("""
+def lowest_bit(x):
+    return [(int(n) & -int(n)).bit_length() for n in (x * np.float32(100)).astype(np.int32)]
+
+
+LIBDEVICE = {
+    "tanh(x)": np.tanh, "rsqrt(tl.abs(x))": lambda x: 1 / np.sqrt(np.abs(x)), "rint(x * 4)": lambda x: np.rint(x * 4),
+    "pow(tl.abs(x), x)": lambda x: np.abs(x) ** x, "fast_expf(x)": np.exp, "fma(x, x, x)": lambda x: x * x + x,
+    "log1p(tl.abs(x))": lambda x: np.log1p(np.abs(x)), "saturatef(x)": lambda x: np.clip(x, 0, 1),
+    "fmod(x, 0.75)": lambda x: np.fmod(x, 0.75), "isnan(tl.sqrt(x)).to(tl.float32)": lambda x: x < 0,
+    "isinf(1 / (x - x)).to(tl.float32)": np.ones_like, "finitef(tl.sqrt(x)).to(tl.float32)": lambda x: x > 0,
+    "signbit(x).to(tl.float32)": np.signbit, "ffs((x * 100).to(tl.int32)).to(tl.float32)": lowest_bit,
+    "popc((x * 100).to(tl.int32)).to(tl.float32)":
+        lambda x: np.bitwise_count((x * np.float32(100)).astype(np.int32).view(np.uint32)),
+    "clz(tl.abs(x * 100).to(tl.int32)).to(tl.float32)":
+        lambda x: 31 - np.floor(np.log2(np.maximum(np.abs(x * np.float32(100)).astype(int), 0.5))),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("expression", LIBDEVICE)
+def test_libdevice(define, expression):
+    kernel = define(f"""
     from triton.language.extra import libdevice
 
     @triton.jit
     def kernel(a, out, N: tl.constexpr):
-        place = tl.arange(0, N)
-        tl.store(out + place, libdevice.tanh(tl.load(a + place)))
+        x = tl.load(a + tl.arange(0, N))
+        tl.store(out + tl.arange(0, N), libdevice.{expression})
     """).kernel
     x, out = np.linspace(-3, 3, 64, dtype=np.float32), np.zeros(64, np.float32)
     kernel[(1,)](x, out, N=64)
-    np.testing.assert_allclose(out, np.tanh(x), rtol=3e-7)
+    np.testing.assert_allclose(out, np.asarray(LIBDEVICE[expression](x), np.float32), rtol=4e-7, atol=2e-7)
+
+
+@pytest.mark.parametrize("dtype", INTS)
+@pytest.mark.parametrize("expression", ["x // y", "x % y"])
+def test_divisions_that_trap_on_this_cpu(define, expression, dtype):
+    least = np.iinfo(dtype).min
+    x, y = np.array([least, 7, least, 5], dtype), np.array([-1, 0, 0, -1], dtype)
+    kernel = elementwise(define, expression)
+    out = run(kernel, np.tile(x, 25), np.tile(y, 25))  # that it comes back is most of it
+    assert (out[::4] == (least if "//" in expression else 0)).all()
+    assert (out[3::4] == (-5 if "//" in expression else 0)).all()
+
+
+def test_loops_that_are_unrolled_a_thousand_times(define):
+    kernel = define("""
+    @triton.jit
+    def kernel(a, out, N: tl.constexpr):
+        x = tl.load(a + tl.arange(0, N))
+        for i in tl.static_range(1000):
+            x = x * 0.5 + i
+        tl.store(out + tl.arange(0, N), x)
+    """).kernel
+    x, out = np.ones(16, np.float32), np.zeros(16, np.float32)
+    kernel[(1,)](x, out, N=16)
+    for i in range(1000):
+        x = x * np.float32(0.5) + i
+    np.testing.assert_allclose(out, x, rtol=1e-5)
 
 
 def test_an_unsupported_operation_is_named_with_its_line(define):

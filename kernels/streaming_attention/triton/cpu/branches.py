@@ -75,6 +75,11 @@ def declare_block_arguments(lowering, blocks: list[Block]) -> None:
     }
 
 
+def show_block_arguments(lowering, block: Block) -> None:
+    """What branches handed to a block that begins here."""
+    _show_all(lowering.block_carriers[block.label], block.arguments)
+
+
 def lower_branch(lowering, operation: Operation) -> None:
     """``cf.br`` and ``cf.cond_br``."""
     b = lowering.b
@@ -95,9 +100,35 @@ def _hand_over(lowering, label: str, values: list[Value]) -> None:
     lowering.b.jump(lowering.labels[label])
 
 
+def lower_call(lowering, operation: Operation) -> None:
+    """``tt.call``: the blocks of the function, right here."""
+    first, *rest = operation.regions[0]
+    lowering.labels |= {block.label: f"mlir.{block.label}" for block in rest}
+    lowering.block_carriers |= {
+        block.label: [Carrier(lowering, argument) for argument in block.arguments] for block in rest
+    }
+    lowering.block(first)
+    for block in rest:
+        lowering.b.start(lowering.labels[block.label])
+        show_block_arguments(lowering, block)
+        lowering.block(block)
+    for carrier, result in zip(lowering.block_carriers[rest[-1].label], operation.results, strict=True):
+        carrier.show(result)
+
+
 def lower_return(lowering, operation: Operation) -> None:
     """``tt.return`` of a kernel."""
     lowering.b.emit("ret void")
+
+
+def lower_assume(lowering, operation: Operation) -> None:
+    """``tl.assume``: LLVM may count on it."""
+    condition = as_scalar(lowering.b, lowering.scalars[operation.operands[0]])
+    lowering.b.call("void", "llvm.assume", condition)
+
+
+def lower_barrier(lowering, operation: Operation) -> None:
+    """``tl.debug_barrier``: a program is one thread, which waits for nobody."""
 
 
 def lower_unreachable(lowering, operation: Operation) -> None:

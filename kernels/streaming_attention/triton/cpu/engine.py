@@ -65,3 +65,8 @@ class Loaded:
         """Address of a function."""
         with _LOCK:
             return self.engine.get_function_address(name)
+
+    def variable(self, name: str) -> int:
+        """Address of a global variable."""
+        with _LOCK:
+            return self.engine.get_global_value_address(name)

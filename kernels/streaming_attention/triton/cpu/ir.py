@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 POINTER = "ptr"
 
-ALWAYS_KEPT = {"tt.dot", "tt.reduce", "tt.scan", "tt.atomic_rmw", "tt.atomic_cas", "tt.histogram", "tt.gather",
-               "tt.map_elementwise", "scf.for", "scf.if", "scf.while"}  # fmt: skip
+ALWAYS_KEPT = {"tt.dot", "tt.dot_scaled", "tt.reduce", "tt.scan", "tt.atomic_rmw", "tt.atomic_cas", "tt.histogram",
+               "tt.gather", "tt.map_elementwise", "tt.call", "scf.for", "scf.if", "scf.while"}  # fmt: skip
 """Operations whose result is computed where they stand and kept in memory; all others are expressions."""
 
 

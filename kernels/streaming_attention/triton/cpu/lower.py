@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from streaming_attention.triton.cpu import branches, control, dot, memory, moves, reduce  # noqa: F401  moves adds to RULES
+from streaming_attention.triton.cpu import branches, control, dot, memory, reduce, report, scaled
+from streaming_attention.triton.cpu import libdevice as libdevice  # adds to RULES, as moves does
+from streaming_attention.triton.cpu import moves as moves
 from streaming_attention.triton.cpu.builder import BYTES, Builder, V, i64, llvm_type
 from streaming_attention.triton.cpu.ir import POINTER, Block, Function, Operation, Type, Value
 from streaming_attention.triton.cpu.lanes import Lanes, Position, as_scalar, uniform, vector
@@ -25,11 +27,14 @@ SCRATCH_LIMIT = 256 << 20
 EFFECTS = {
     "tt.store": memory.lower_store, "tt.atomic_rmw": memory.lower_atomic, "tt.atomic_cas": memory.lower_atomic,
     "tt.reduce": reduce.lower_reduce, "tt.scan": reduce.lower_scan, "tt.dot": dot.lower_dot,
+    "tt.dot_scaled": scaled.lower_dot_scaled,
     "tt.histogram": reduce.lower_histogram, "tt.gather": reduce.lower_gather,
     "tt.map_elementwise": reduce.lower_map_elementwise,
     "scf.for": control.lower_for, "scf.while": branches.lower_while, "scf.if": branches.lower_if,
-    "tt.return": branches.lower_return,
+    "tt.return": branches.lower_return, "tt.call": branches.lower_call,
     "cf.br": branches.lower_branch, "cf.cond_br": branches.lower_branch, "ub.unreachable": branches.lower_unreachable,
+    "tt.print": report.lower_print, "tt.assert": report.lower_assert, "llvm.intr.assume": branches.lower_assume,
+    "ttg.barrier": branches.lower_barrier, "gpu.barrier": branches.lower_barrier,
 }  # fmt: skip
 """Operations that run where they stand, rather than where their result is used."""
 
@@ -45,6 +50,8 @@ class Lowering:
     buffers : dict of Value to Buffer
     drifting : dict of Value to (Value, V slot)
         Loop arguments that are their initial value plus a running scalar.
+    assertions : list of str
+        What each assertion says when it fails.
     """
 
     def __init__(self, function: Function, target: Target):
@@ -63,6 +70,7 @@ class Lowering:
         self.labels = {block.label: f"mlir.{block.label}" for block in function.blocks}
         self.block_carriers: dict = {}
         self.memo: dict = {}
+        self.assertions: list[str] = []
         self.used = self.peak = 0
 
     def run(self) -> str:
@@ -72,6 +80,7 @@ class Lowering:
         for block in self.function.blocks:
             if block is not self.function.blocks[0]:
                 self.b.start(self.labels[block.label])
+                branches.show_block_arguments(self, block)
             self.block(block)
         return "\n".join([self.b.text(), *sorted(self.b.declarations)])
 
@@ -297,8 +306,8 @@ def mangled(name: str) -> str:
     return "kernel_" + "".join(char if char.isalnum() else "_" for char in name)
 
 
-def lower(function: Function, target: Target) -> tuple[str, int]:
-    """LLVM IR of a kernel, and the bytes of scratch that one program needs."""
+def lower(function: Function, target: Target) -> tuple[str, int, tuple[str, ...]]:
+    """LLVM IR of a kernel, the bytes of scratch that one program needs, and what its assertions say."""
     lowering = Lowering(function, target)
     text = lowering.run()
-    return text, max(lowering.peak, ALIGNMENT)
+    return text, max(lowering.peak, ALIGNMENT), tuple(lowering.assertions)

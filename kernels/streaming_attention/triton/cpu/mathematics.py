@@ -23,11 +23,6 @@ C_LIBRARY = {"math.sin": "sin", "math.cos": "cos", "math.tan": "tan", "math.tanh
              "math.log1p": "log1p", "math.expm1": "expm1", "math.log10": "log10", "math.cbrt": "cbrt",
              "math.atan2": "atan2", "math.powf": "pow", "math.exp": "exp", "math.exp2": "exp2", "math.log": "log",
              "math.log2": "log2"}  # fmt: skip
-EXTERNAL = {*C_LIBRARY.values(), "fmod", "hypot", "lgamma", "tgamma", "exp10", "sqrt",
-            "fabs", "floor", "ceil", "rint", "round",
-            "trunc", "remainder", "copysign", "fdim", "j0", "j1", "y0", "y1"}  # fmt: skip
-"""Functions of the C library that libdevice's are taken for."""
-
 FUNCTIONS = (*C_LIBRARY, "math.rsqrt")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 
 from streaming_attention.triton.cpu.builder import FLOATS, V, as_i64, constant, float_literal, llvm_type
+from streaming_attention.triton.cpu.floats import FORMATS, encode
 from streaming_attention.triton.cpu.ir import POINTER
 from streaming_attention.triton.cpu.lanes import Lanes, Position, advance, as_scalar, as_vector, iota, uniform, vector
 from streaming_attention.triton.cpu.pointwise import rule
@@ -21,6 +22,9 @@ def constants(lowering, operation, position):
 
 def literal(element: str, text: str) -> V:
     """A constant as MLIR prints it: decimal, ``true``, or a float's bits in hexadecimal."""
+    if element in FORMATS:
+        bits = int(text, 16) if text.startswith("0x") else encode(element, float(text))
+        return V("i8", str(bits))
     if element not in FLOATS:
         return V(llvm_type(element), {"true": "1", "false": "0"}.get(text, text))
     if text.startswith("0x"):

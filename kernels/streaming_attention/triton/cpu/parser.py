@@ -16,6 +16,7 @@ from streaming_attention.triton.cpu.text import (
     signature_of,
     split_list,
     strip_locations,
+    take_string,
 )
 
 VALUE = re.compile(r"%[\w$.#-]+")
@@ -30,7 +31,7 @@ def parse(text: str) -> Function:
     Raises
     ------
     UnsupportedOperation
-        The module holds more than one function: a callee marked ``noinline``.
+        A line that can't be read.
     """
     return _Parser(text).kernel()
 
@@ -40,21 +41,53 @@ class _Parser:
         self.lines = [line.strip() for line in text.splitlines() if line.strip()]
         self.aliases = {match[1]: match[2] for match in map(ALIAS.match, self.lines) if match}
         self.values: dict[str, Value] = {}
-        self.place = 0
+        self.place = self.calls = 0
 
     def kernel(self) -> Function:
-        starts = [place for place, line in enumerate(self.lines) if line.startswith("tt.func ")]
-        if len(starts) != 1:
-            callee = self.lines[min(starts[1:], default=0)]
-            raise UnsupportedOperation(f"tt.call is not supported on the CPU: noinline function ({callee[:60]})")
-        self.place = starts[0] + 1
-        header, _ = strip_locations(self.lines[starts[0]])
-        name = re.search(r"@\"?([\w$.]+)", header)[1]
-        opening = header.index("(")
-        arguments = self._arguments(header[opening + 1 : balanced(header, opening) - 1])
+        start = next(place for place, line in enumerate(self.lines) if line.startswith("tt.func public "))
+        name, inside = self._header(start)
+        self.place = start + 1
+        arguments = self._arguments(inside)
         blocks = self._region(None)
         blocks[0].arguments = arguments
         return Function(name, arguments, blocks)
+
+    def _header(self, start: int) -> tuple[str, str]:
+        """A function's name and the text of its arguments."""
+        header, _ = strip_locations(self.lines[start])
+        opening = header.index("(")
+        return re.search(r"@\"?([^\"(]+)", header)[1], header[opening + 1 : balanced(header, opening) - 1]
+
+    def _call(self, operation: Operation, rest: str) -> None:
+        """``@name(%a, %b) : (types) -> types``: the body of the function called becomes the operation's region.
+
+        Triton's inliner leaves a call where the body has several blocks and stands in a branch or loop.
+        """
+        head, _, types = rest.partition(" : ")
+        name = re.search(r"@\"?([^\"(]+)", head)[1]
+        arguments = [self.values[value] for value in VALUE.findall(head[head.index("(") :])]
+        self._types(operation, types)
+        starts = (place for place, line in enumerate(self.lines) if line.startswith("tt.func private "))
+        start = next(place for place in starts if self._header(place)[0] == name)
+        names = [entry.partition(":")[0].strip() for entry in split_list(attributes_of(self._header(start)[1])[0])]
+        values, place = self.values, self.place
+        self.values, self.place = dict(zip(names, arguments, strict=True)), start + 1
+        operation.regions.append(self._called(self._region(operation), operation))
+        self.values, self.place = values, place
+
+    def _called(self, blocks: list[Block], operation: Operation) -> list[Block]:
+        """Blocks of a function called: labels of their own; returns branch to a last block, which takes results."""
+        self.calls += 1
+        end = Block("end", parent=operation)
+        end.arguments = [Value("", kind, end, index) for index, kind in enumerate(operation.result_types)]
+        for block in blocks:
+            last = block.terminator
+            if last.name == "tt.return":
+                last.name, last.successors, last.operands = "cf.br", [(end.label, last.operands)], []
+            last.successors = [(f"{label}.{self.calls}", values) for label, values in last.successors]
+        for block in (*blocks, end):
+            block.label = f"{block.label}.{self.calls}"
+        return [*blocks, end]
 
     def _arguments(self, text: str, owner: Block | None = None) -> list[Value]:
         arguments = []
@@ -100,10 +133,14 @@ class _Parser:
         has_regions = rest.endswith("{")
         if has_regions:
             rest = rest[:-1].rstrip("( ")
+        rest, message = take_string(rest) if name in _WITH_MESSAGE else (rest, {})
         inline = _ATTRIBUTE_TEXT.get(name)
         rest, operation.attributes = (rest, inline(rest)) if inline else attributes_of(rest)
-        if name in _WITH_REGION_SYNTAX:
-            _WITH_REGION_SYNTAX[name](self, operation, rest)
+        if message:
+            operation.attributes.update(message)
+            rest = rest.strip().removeprefix(": ")
+        if name in _WITH_OWN_SYNTAX:
+            _WITH_OWN_SYNTAX[name](self, operation, rest)
         elif name in ("cf.br", "cf.cond_br"):
             self._branch(operation, rest)
         else:
@@ -131,10 +168,10 @@ class _Parser:
             self.place += 1
             if line.endswith("{"):
                 continue
-            if " : " in line:  # the generic form keeps its types behind its regions
-                self._types(operation, line.partition(" : ")[2])
-            for key, value in attributes_of(line[1:])[1].items():
-                operation.attributes.setdefault(key, value)
+            rest, attributes = attributes_of(line[1:])
+            if " : " in rest:  # the generic form keeps its types behind its regions
+                self._types(operation, rest.partition(" : ")[2])
+            operation.attributes = {**attributes, **operation.attributes}
             return location
 
     def _plain(self, operation: Operation, rest: str) -> None:
@@ -166,6 +203,17 @@ class _Parser:
         names = [induction, *(name for name, _ in pairs)]
         types = [Type(kind[1] if kind and kind[1] != "index" else "i64"), *operation.result_types]
         self._enter(operation, names, types)
+
+    def _dot_scaled(self, operation: Operation, rest: str) -> None:
+        """``%a scale %s, %b scale %t, %c lhs = e2m1 rhs = e4m3 : types``, either scale left out where there is none."""
+        head, _, types = rest.partition(" : ")
+        sides = [VALUE.findall(part) for part in head.split(",")]
+        operands, scales = [names[0] for names in sides], [name for names in sides for name in names[1:]]
+        operation.operands = [self.values[name] for name in (*operands, *scales)]
+        for place, side in enumerate(("lhs", "rhs")):
+            operation.attributes[side] = re.search(rf"{side} = (\w+)", head)[1]
+            operation.attributes[f"{side}_scaled"] = "true" if len(sides[place]) > 1 else "false"
+        self._types(operation, types)
 
     def _while(self, operation: Operation, rest: str) -> None:
         pairs = re.findall(r"(%[\w$.#-]+) = (%[\w$.#-]+)", rest.partition(" : ")[0])
@@ -239,6 +287,8 @@ def _constant_text(rest: str) -> dict[str, str]:
 
 
 _NO_RESULT = {"tt.store", "tt.return", "scf.yield", "scf.condition", "tt.reduce.return", "tt.scan.return", "tt.print",
-              "tt.assert", "tt.map_elementwise.return"}  # fmt: skip
+              "tt.assert", "tt.map_elementwise.return", "llvm.intr.assume"}  # fmt: skip
+_WITH_MESSAGE = {"tt.print", "tt.assert"}
 _ATTRIBUTE_TEXT = {"arith.constant": _constant_text}
-_WITH_REGION_SYNTAX = {"scf.for": _Parser._for, "scf.while": _Parser._while, "scf.if": _Parser._if}
+_WITH_OWN_SYNTAX = {"scf.for": _Parser._for, "scf.while": _Parser._while, "scf.if": _Parser._if,
+                    "tt.dot_scaled": _Parser._dot_scaled, "tt.call": _Parser._call}  # fmt: skip

@@ -7,7 +7,8 @@ operands where it needs them, which is what fuses a chain of operations into one
 from __future__ import annotations
 
 from streaming_attention.triton.cpu import mathematics
-from streaming_attention.triton.cpu.builder import BITS, FLOATS, V, llvm_type, mangle
+from streaming_attention.triton.cpu.builder import BITS, V, llvm_type, mangle
+from streaming_attention.triton.cpu.floats import FORMATS, absolute_fp8, change, narrow
 from streaming_attention.triton.cpu.ir import POINTER, Operation
 from streaming_attention.triton.cpu.lanes import (
     Lanes,
@@ -37,6 +38,9 @@ def rule(*names: str):
 
 def together(lowering, operation: Operation, position: Position) -> tuple[list[V], bool]:
     """The operands as scalars where all are uniform, else as vectors; and whether they are uniform."""
+    small = FORMATS.keys() & {operand.type.element for operand in operation.operands}
+    if small and operation.name not in OF_SMALL_FLOATS:
+        raise operation.unsupported(f"of {', '.join(small)}; convert to a wider float first")
     parts = [lowering.evaluate(operand, position) for operand in operation.operands]
     if all(part.is_uniform for part in parts):
         return [as_scalar(lowering.b, part) for part in parts], True
@@ -56,6 +60,7 @@ BINARY = {
     "arith.andi": "and", "arith.ori": "or", "arith.xori": "xor",
     "arith.shli": "shl", "arith.shrsi": "ashr", "arith.shrui": "lshr",
 }  # fmt: skip
+INTEGER_DIVISIONS = {"arith.divsi", "arith.divui", "arith.remsi", "arith.remui"}
 INTRINSIC = {
     "arith.maxnumf": "maxnum", "arith.minnumf": "minnum", "arith.maximumf": "maximum", "arith.minimumf": "minimum",
     "arith.maxsi": "smax", "arith.minsi": "smin", "arith.maxui": "umax", "arith.minui": "umin",
@@ -68,22 +73,41 @@ CASTS = {
     "arith.fptosi": "fptosi", "arith.fptoui": "fptoui", "arith.bitcast": "bitcast",
     "tt.int_to_ptr": "inttoptr", "tt.ptr_to_int": "ptrtoint",
 }  # fmt: skip
+OF_SMALL_FLOATS = {"tt.fp_to_fp", "arith.bitcast", "math.absf"}
+"""What can be done to 8-bit floats; everything else wants them converted."""
+
 INTEGER_CASTS = {"arith.extsi": "sext", "arith.extui": "zext", "arith.trunci": "trunc", "arith.index_cast": "sext"}
 
 
 @rule(*BINARY)
 def binary(lowering, operation, position):
     (left, right), same = together(lowering, operation, position)
-    return wrap(
-        operation.result.type.element, lowering.b.binary(BINARY[operation.name], left, right), same, position.count
-    )
+    element = operation.result.type.element
+    if operation.name in INTEGER_DIVISIONS and right.name.startswith("%"):
+        right = divisor(lowering.b, left, right, element, 1 if same else position.count, operation.name)
+    return wrap(element, lowering.b.binary(BINARY[operation.name], left, right), same, position.count)
+
+
+def divisor(b, left: V, right: V, element: str, count: int, name: str) -> V:
+    """A divisor that can't trap: 1 for 0, whose quotient may be anything, and for the -1 that overflows."""
+    ones = b.splat(V(element, "1"), count)
+    bad = b.compare("icmp eq", right, b.splat(V(element, "0"), count))
+    if name.endswith("si"):
+        least = b.compare("icmp eq", left, b.splat(V(element, str(-(2 ** (BITS[element] - 1)))), count))
+        minus = b.compare("icmp eq", right, b.splat(V(element, "-1"), count))
+        bad = b.binary("or", bad, b.binary("and", least, minus))
+    return b.select(bad, ones, right)
 
 
 @rule(*INTRINSIC)
 def intrinsic(lowering, operation, position):
     values, same = together(lowering, operation, position)
-    value = lowering.b.intrinsic(INTRINSIC[operation.name], *values)
-    return wrap(operation.result.type.element, value, same, position.count)
+    element = operation.result.type.element
+    if element in FORMATS:
+        value = absolute_fp8(lowering.b, values[0], element, 1 if same else position.count)
+    else:
+        value = lowering.b.intrinsic(INTRINSIC[operation.name], *values)
+    return wrap(element, value, same, position.count)
 
 
 @rule(*CASTS)
@@ -97,21 +121,6 @@ def cast(lowering, operation, position):
     value = lowering.b.cast(CASTS[operation.name], value, llvm_type(element, count))
     result = wrap(element, value, same, position.count)
     return as_pointer(result, operation.result.type.pointee) if element == POINTER else result
-
-
-def narrow(b, value: V, source: str, target: str, count: int) -> V:
-    """A float rounded to a shorter one. From f64 to 16 bits LLVM would call a function of compiler-rt, which a Python
-    process lacks: so through an f32 rounded to odd, whose last bit remembers that something was cut off.
-    """
-    if source == "f64" and target in ("f16", "bf16"):
-        ints = llvm_type("i64", count)
-        bits = b.cast("bitcast", value, ints)
-        cut = b.binary("and", bits, b.splat(V("i64", str(2**29 - 1)), count))
-        some = b.compare("icmp ne", cut, b.splat(V("i64", "0"), count))
-        sticky = b.binary("shl", b.cast("zext", some, ints), b.splat(V("i64", "29"), count))
-        bits = b.binary("or", b.binary("xor", bits, cut), sticky)
-        value = b.cast("fptrunc", b.cast("bitcast", bits, value.type), llvm_type("f32", count))
-    return b.cast("fptrunc", value, llvm_type(target, count))
 
 
 @rule("tt.bitcast")
@@ -219,14 +228,11 @@ def multiply_high(lowering, operation, position, index=None):
 def float_to_float(lowering, operation, position):
     (value,), same = together(lowering, operation, position)
     source, element = operation.operands[0].type.element, operation.result.type.element
-    if not {source, element} <= set(FLOATS):
-        raise operation.unsupported(f"from {source} to {element}")
-    name = "fpext" if BITS[element] > BITS[source] else "fptrunc"
-    if BITS[element] == BITS[source] and element != source:  # between f16 and bf16
-        value = lowering.b.cast("fpext", value, llvm_type("f32", 1 if same else position.count))
-        name = "fptrunc"
-    kind = llvm_type(element, 1 if same else position.count)
-    return wrap(element, lowering.b.cast(name, value, kind), same, position.count)
+    toward_zero = "rtz" in operation.words
+    if toward_zero and element in FORMATS:
+        raise operation.unsupported(f"rounding toward zero to {element}")
+    value = change(lowering.b, value, source, element, 1 if same else position.count, toward_zero)
+    return wrap(element, value, same, position.count)
 
 
 @rule(*mathematics.FUNCTIONS)
@@ -234,16 +240,4 @@ def elementary(lowering, operation, position):
     values, same = together(lowering, operation, position)
     element, count = operation.result.type.element, 1 if same else position.count
     value = mathematics.emit(lowering, operation, values, element, count)
-    return wrap(element, value, same, position.count)
-
-
-@rule("tt.extern_elementwise")
-def external(lowering, operation, position):
-    """A function of libdevice, by its CUDA name: the C library has nearly all of them."""
-    values, same = together(lowering, operation, position)
-    element, symbol = operation.result.type.element, operation.attributes["symbol"].strip('"')
-    name = symbol.removeprefix("__nv_").removesuffix("f" if element == "f32" else "")
-    if not symbol.startswith("__nv_") or name not in mathematics.EXTERNAL or element not in ("f32", "f64"):
-        raise operation.unsupported(f"{symbol} of {element}")
-    value = mathematics.each(lowering.b, name, values, element, 1 if same else position.count)
     return wrap(element, value, same, position.count)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from streaming_attention.triton.cpu.builder import BYTES, V, llvm_type
+from streaming_attention.triton.cpu.builder import V, llvm_type
+from streaming_attention.triton.cpu.floats import FORMATS, change
 from streaming_attention.triton.cpu.ir import Operation, Value
 from streaming_attention.triton.cpu.lanes import Lanes, Position, as_vector
 
@@ -92,7 +93,7 @@ def _compute(lowering, operation: Operation, k: int, n: int, form: str) -> str:
     pairs = lowering.target.has_bf16_dot and k % 2 == 0 and n >= 16 and form != "direct"
     if elements == {"bf16"} and pairs and a_along_k:
         return "bf16"
-    if elements <= {"f16", "bf16", "f32"}:
+    if elements <= {"f16", "bf16", "f32", *FORMATS}:
         return "f32"
     if elements == {"f64"}:
         return "f64"
@@ -106,10 +107,9 @@ def convert(b, lanes: Lanes, element: str) -> V:
     value = as_vector(b, lanes)
     if lanes.element == element:
         return value
-    kind = llvm_type(element, lanes.count)
-    if element in ("i32",):
-        return b.cast("sext", value, kind)
-    return b.cast("fpext" if BYTES[element] > BYTES[lanes.element] else "fptrunc", value, kind)
+    if element == "i32":
+        return b.cast("sext", value, llvm_type(element, lanes.count))
+    return change(b, value, lanes.element, element, lanes.count)
 
 
 def in_batch(position: Position, batch: tuple) -> Position:

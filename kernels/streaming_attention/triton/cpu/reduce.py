@@ -11,6 +11,7 @@ from streaming_attention.triton.cpu.ir import Operation, Type
 from streaming_attention.triton.cpu.lanes import Lanes, Position, as_scalar, as_vector, uniform, vector
 from streaming_attention.triton.cpu.memory import Buffer
 from streaming_attention.triton.cpu.prefetch import AHEAD, prefetch
+from streaming_attention.triton.cpu.report import check
 
 STREAMED = 4096
 """Elements from which a tensor that is loaded by its reduction comes from further away than the nearest cache."""
@@ -26,9 +27,12 @@ def combine(lowering, operation: Operation, left: list[Lanes], right: list[Lanes
 
 
 def evaluate_region(lowering, block, values: list[Lanes], count: int) -> list[Lanes]:
-    """A region of pointwise operations, its arguments bound to lanes."""
+    """A region of pointwise operations, its arguments bound to lanes; its assertions are checked."""
     position, outer = Position((), None, count), lowering.memo
     lowering.memo = {(argument, position): lanes for argument, lanes in zip(block.arguments, values, strict=True)}
+    for operation in block.operations:
+        if operation.name == "tt.assert":
+            check(lowering, operation, lowering.evaluate(operation.operands[0], position))
     results = [lowering.evaluate(operand, position) for operand in block.terminator.operands]
     results = [vector(lanes.element, as_vector(lowering.b, lanes), count) for lanes in results]
     lowering.memo = outer

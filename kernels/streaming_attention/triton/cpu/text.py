@@ -72,6 +72,18 @@ def attributes_of(line: str) -> tuple[str, dict[str, str]]:
     return line, found
 
 
+def take_string(line: str) -> tuple[str, dict[str, str]]:
+    """The line without its string literal, and that as the attribute ``message``, its escapes (``\\0A``) undone."""
+    before, _, rest = line.partition('"')
+    text, _, after = rest.partition('"')
+    text = re.sub(r"\\([0-9A-Fa-f]{2}|\\)", lambda found: _unescape(found[1]), text)
+    return f"{before.rstrip(', ')} {after.lstrip()}", {"message": text}
+
+
+def _unescape(code: str) -> str:
+    return code if code == "\\" else chr(int(code, 16))
+
+
 def signature_of(text: str) -> tuple[list[Type], list[Type] | None]:
     """Types before and after ``->`` (or ``to``); the latter None when absent."""
     before, arrow, after = text.partition(" -> ")

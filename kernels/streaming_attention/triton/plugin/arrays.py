@@ -5,8 +5,23 @@ Triton types an argument by its ``data_ptr`` and ``dtype``; a NumPy array has th
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 from triton._C.libtriton import native_specialize_impl
+
+
+class Element(str):
+    """An element type's name, with what Triton asks of torch's types."""
+
+    @property
+    def itemsize(self) -> int:
+        digits = re.search(r"\d+", self)
+        return max(1, int(digits[0]) // 8) if digits else 1
+
+    @property
+    def is_floating_point(self) -> bool:
+        return "float" in self
 
 
 class Tensor:
@@ -18,12 +33,14 @@ class Tensor:
         Kept as it is; shared, not copied.
     dtype : str, optional
         Triton's view of its elements: ``float32, bfloat16, int8 ...``; the array's own by default. ``bfloat16`` lies
-        in ``uint16`` arrays where ml_dtypes is not installed.
+        in ``uint16`` arrays where ml_dtypes is not installed, ``float8_e4m3fn`` and ``float8_e5m2`` in ``uint8`` ones.
+
+    A tensor descriptor of the host's takes one as its base.
     """
 
     def __init__(self, array: np.ndarray, dtype: str | None = None):
         self.array = array
-        self.dtype = dtype or array.dtype.name
+        self.dtype = Element(dtype or array.dtype.name)
         self.shape = array.shape
 
     def data_ptr(self) -> int:

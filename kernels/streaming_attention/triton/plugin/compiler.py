@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from dataclasses import dataclass, fields
 
+from triton import knobs
 from triton._C.libtriton import ir, passes
 from triton.backends.compiler import BaseBackend, GPUTarget
 
-from streaming_attention.triton.cpu.kernel import compile_ttir
+from streaming_attention.triton.cpu.engine import compile_object
+from streaming_attention.triton.cpu.kernel import Compiled, lower_ttir
 from streaming_attention.triton.cpu.store import compiler_digest
 from streaming_attention.triton.cpu.target import make_target
 from streaming_attention.triton.plugin import NAME
@@ -19,6 +22,11 @@ class Options:
     """Launch options that Triton's front end asks for.
 
     Warps, stages and clusters mean nothing here and are accepted.
+
+    Raises
+    ------
+    AssertionError
+        A number of warps that no GPU would take.
     """
 
     num_warps: int = 4
@@ -32,7 +40,7 @@ class Options:
     launch_cooperative_grid: bool = False
     launch_pdl: bool = False
     extern_libs: tuple = ()
-    supported_fp8_dtypes: tuple = ()
+    supported_fp8_dtypes: tuple = ("fp8e4b8", "fp8e4nv", "fp8e5", "fp8e5b16")
     deprecated_fp8_dot_operand_dtypes: tuple = ()
     default_dot_input_precision: str = "ieee"
     allowed_dot_input_precisions: tuple = ("ieee", "tf32", "tf32x3", "bf16x3", "bf16x6")
@@ -45,6 +53,9 @@ class Options:
     waves_per_eu: int = 0
     matrix_instr_nonkdim: int = 0
     kpack: int = 1
+
+    def __post_init__(self):
+        assert self.num_warps > 0 and not self.num_warps & (self.num_warps - 1), "num_warps must be a power of 2"
 
     def hash(self) -> str:
         return hashlib.sha256(repr(self).encode()).hexdigest()
@@ -66,7 +77,7 @@ class Compiler(BaseBackend):
     def parse_options(self, options: dict) -> Options:
         known = {field.name for field in fields(Options)}
         given = {key: value for key, value in options.items() if key in known and value is not None}
-        return Options(**{"arch": self.target.arch, **given})
+        return Options(**{"arch": self.target.arch, "enable_fp_fusion": knobs.language.default_fp_fusion, **given})
 
     def pack_metadata(self, metadata) -> tuple:
         return ()
@@ -85,11 +96,13 @@ class Compiler(BaseBackend):
 
     def add_stages(self, stages: dict, options: Options, language=None) -> None:
         stages["ttir"] = self.make_ttir
+        stages["llir"] = lambda module, metadata: self.make_llir(module, metadata, options)
         stages[self.binary_ext] = self.make_kernel
 
     @staticmethod
     def make_ttir(module, metadata, options: Options | None = None):
         """Triton's target-independent passes."""
+        module = _all_inline(module)
         manager = ir.pass_manager(module.context)
         manager.enable_debug()
         passes.common.add_inliner(manager)
@@ -106,8 +119,27 @@ class Compiler(BaseBackend):
         manager.run(module, "make_ttir")
         return module
 
-    def make_kernel(self, module, metadata) -> bytes:
-        """Machine code, with what the launcher must know."""
-        compiled = compile_ttir(str(module), make_target(self.target.arch))
-        metadata.update(name=compiled.name, shared=0)
-        return compiled.to_bytes()
+    def make_llir(self, module, metadata, options: Options) -> str:
+        """LLVM IR, with what the launcher must know; "shared" memory is a program's scratch."""
+        text, head = lower_ttir(str(module), make_target(self.target.arch))
+        metadata.update(name=head["name"], shared=head["scratch"], head=head)
+        return text if options.enable_fp_fusion else text.replace(" contract ", " ")
+
+    def make_kernel(self, text: str, metadata) -> bytes:
+        """Machine code."""
+        return Compiled(code=compile_object(text, make_target(self.target.arch)), **metadata["head"]).to_bytes()
+
+
+def _all_inline(module):
+    """The module with functions marked ``noinline`` inlined all the same: they can't be called, and code size is no
+    concern here.
+    """
+    text = str(module)
+    if "noinline = true" not in text:
+        return module
+    with tempfile.NamedTemporaryFile("w", suffix=".ttir") as file:
+        file.write(text.replace("noinline = true", "noinline = false"))
+        file.flush()
+        inlined = ir.parse_mlir_module(file.name, module.context)
+    inlined.context = module.context
+    return inlined

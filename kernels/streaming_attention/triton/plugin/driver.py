@@ -9,7 +9,7 @@ import triton.runtime.jit as jit
 from triton.backends.compiler import GPUTarget
 from triton.backends.driver import DriverBase
 
-from streaming_attention.triton.cpu.kernel import Compiled, Kernel, address_of
+from streaming_attention.triton.cpu.kernel import Compiled, Kernel, address_of, get_threads
 from streaming_attention.triton.cpu.target import make_target
 from streaming_attention.triton.plugin import NAME
 from streaming_attention.triton.plugin.arrays import specialize
@@ -69,11 +69,17 @@ class Utilities:
     """What Triton asks a device's driver library for."""
 
     def get_device_properties(self, device: int) -> dict:
-        return {"max_shared_mem": 2**31, "multiprocessor_count": 1, "warpSize": 1, "max_num_regs": 2**16}
+        """What kernels size their grids by: a thread is a multiprocessor, with as many "registers" as a GPU's has."""
+        return {
+            "max_shared_mem": 2**31, "multiprocessor_count": get_threads(), "warpSize": 1, "max_num_regs": 2**16,
+            "max_threads_per_sm": 1024,
+        }  # fmt: skip
 
     def load_binary(self, name: str, binary: bytes, shared: int, device: int) -> tuple:
-        kernel = Kernel(Compiled.from_bytes(binary))
-        return kernel, kernel, 0, 0, 2**31
+        """Module, function, registers, spilled registers, most warps."""
+        compiled = Compiled.from_bytes(binary)
+        kernel = Kernel(compiled)
+        return kernel, kernel, make_target(compiled.target).registers, 0, 2**31
 
     def unload_module(self, module) -> None:
         """The code lives as long as the kernel object does."""
