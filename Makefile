@@ -38,7 +38,7 @@ verify: env ## walk every figure back to its records and logs; fails on a gap
 	$(SNAKEMAKE) verify $(ARGS)
 
 test: $(VENV)/.tested ## set up and run all tests
-	$(VENV)/bin/python -m pytest $(or $(ARGS),-n 2 --dist loadgroup --no-loadscope-reorder)
+	$(VENV)/bin/python -m pytest $(or $(ARGS),-n 2 --no-loadscope-reorder)
 
 lint: $(VENV)/.tested ## check style: ruff, snakefmt, snakemake --lint
 	$(VENV)/bin/ruff check .

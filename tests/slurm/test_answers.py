@@ -52,16 +52,19 @@ def test_a_job_that_would_be_refused(cluster):
 
 
 def test_accounting(accounted_cluster):
-    spin = "import time; end = time.time() + 3\nwhile time.time() < end: pass"
+    spin = "import time\nwhile time.process_time() < 3: pass"
     submit = ["sbatch", "--parsable", "--wait", "--output=/dev/null", f"--wrap={sys.executable} -c '{spin}'"]
     job = accounted_cluster.run(*submit).stdout.strip()
     code = f"""
         (account,) = cluster.accounts(["{job}"]).values()
-        print(json.dumps([account.state, account.efficiency, account.max_rss_bytes, account.nodes]))
+        used = [account.cpu_seconds, account.elapsed_seconds * account.cpus]
+        print(json.dumps([account.state, *used, account.efficiency, account.max_rss_bytes, account.nodes]))
         """
     accounted_cluster.wait(lambda: ask(accounted_cluster, code)[0] == "completed", "accounting of the job")
-    _, efficiency, peak, nodes = ask(accounted_cluster, code)
-    assert 0.3 < efficiency <= 1.1
+    _, used, had, efficiency, peak, nodes = ask(accounted_cluster, code)
+    assert 2.5 < used < 10  # what it spins for, and Python's start
+    assert efficiency == pytest.approx(used / had)
+    assert efficiency <= 1.1
     assert 1e6 < peak < 1e8
     assert nodes == "node1"
 
