@@ -4,15 +4,11 @@
 
 Peers: torch's scaled_dot_product_attention as it comes, OpenVINO and ONNX Runtime as models of one operator, NumPy with
 192 rows at a time. Each is asked for the precision of the row, given the layout it likes best, and its output is
-compared with ours. Inputs of decode are read from memory, not from a cache: two copies take turns.
+compared with ours. A turn begins when the threads of the turn before have stopped spinning. Inputs of prefill are used
+once before a call is timed; those of decode are read from memory, not from a cache: two copies take turns.
 """
 
 from __future__ import annotations
-
-import os
-
-# Before OpenMP is loaded: a peer's idle threads must not spin through the next one's turn.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import argparse
 import time
@@ -39,6 +35,8 @@ ROWS = [
 COLD_BYTES = 128 << 20
 """Bytes that are read before each call of decode, beyond the last-level cache of most machines."""
 NUMPY_ROWS = 192
+LOOK, IDLE, PATIENCE = 0.01, 0.05, 5.0
+"""Seconds between two looks at the process's time, share of them for idle threads, seconds to wait for that."""
 
 
 class Unable(Exception):
@@ -164,7 +162,6 @@ def _session(onnxruntime, helper, kinds, node, feeds, threads):
     model = helper.make_model(graph, opset_imports=imports, ir_version=9)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
@@ -234,8 +231,22 @@ def prepare(row, threads: int):
     return calls
 
 
+def wait_for_idle_threads() -> None:
+    """A library's threads spin on after a call, OpenBLAS's for some 50 ms, and would take a core from the next call."""
+    give_up = time.perf_counter() + PATIENCE
+    while time.perf_counter() < give_up:
+        spent = time.process_time()
+        time.sleep(LOOK)
+        if time.process_time() - spent < IDLE * LOOK:
+            return
+    raise SystemExit(f"threads of a peer are busy {PATIENCE:g} s after its call")
+
+
 def seconds(call, cold) -> float:
-    if cold is not None:
+    wait_for_idle_threads()
+    if cold is None:
+        call()
+    else:
         cold += 1
     start = time.perf_counter()
     call()
