@@ -23,8 +23,8 @@ from streaming_attention.simd import jit
 from streaming_attention.simd.isa import lanes
 from streaming_attention.simd.memory import load_i16, store_i16
 from streaming_attention.simd.operand import are_words, interleave
+from streaming_attention.streaming.formats import copy_halves, widen_row
 from streaming_attention.streaming.keys import k_address, v_address
-from streaming_attention.streaming.strip import copy_halves, widen_row
 
 
 class Block(NamedTuple):

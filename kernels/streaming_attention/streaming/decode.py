@@ -18,11 +18,12 @@ from streaming_attention.simd.convert import BF16, FP16, FP32, INT8
 from streaming_attention.simd.isa import lanes
 from streaming_attention.simd.memory import store_f32
 from streaming_attention.simd.vectors import splat, store
+from streaming_attention.streaming.formats import widen_row
 from streaming_attention.streaming.job import job_at
 from streaming_attention.streaming.keys import RUN, UNIT, keys_of, list_units, seen_by_any
 from streaming_attention.streaming.logits import LOWEST_MAXIMUM, query_factor
 from streaming_attention.streaming.panels import AHEAD, PANEL, Desk, Panel, take_panel
-from streaming_attention.streaming.partials import hand_in, load_element, merge, write_rows
+from streaming_attention.streaming.partials import hand_in, merge, scale_row, write_rows
 
 SPLIT = 1024
 """Keys of a split: 1 MiB of fp32 K and V at head_dim 128, so a partial result of 0.5 KiB a row is nothing beside it."""
@@ -125,15 +126,13 @@ def _open_rows(isa, job, head, at, desk):
     """Rows of Q of a head, from `at` on, scaled and padded with zeros; O and totals zero."""
     group, width = job.heads // job.kv_heads, desk.width
     batch, kv_head = head // job.kv_heads, head % job.kv_heads
-    factor = query_factor(job)
+    factor = splat(isa, query_factor(job))
     for row in range(desk.rows):
         query_head = kv_head * group + row % group
         source = job.q + batch * job.q_batch + query_head * job.q_head + (row // group) * job.q_token
         target = desk.q + 4 * width * (at + row)
-        for c in range(job.head_dim):
-            store_f32(load_element(job.q_format, source + c * job.q_dim) * factor, target + 4 * c)
-        for c in range(job.head_dim, width):
-            store_f32(np.float32(0), target + 4 * c)
+        widen_row(isa, job.q_format, source, job.q_dim, job.head_dim, target, 4 * width)
+        scale_row(isa, width, factor, target)
         store_f32(LOWEST_MAXIMUM, desk.state + 8 * (at + row))
         store_f32(np.float32(0), desk.state + 8 * (at + row) + 4)
     zero = splat(isa, np.float32(0))

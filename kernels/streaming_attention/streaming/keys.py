@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from streaming_attention.simd import jit
-from streaming_attention.simd.convert import load_scalar_widened, load_widened, size_of
+from streaming_attention.simd.convert import size_of
 from streaming_attention.simd.isa import lanes
-from streaming_attention.simd.memory import load_i32, load_i64, store_f32, store_i64
-from streaming_attention.simd.vectors import store
+from streaming_attention.simd.memory import load_i32, load_i64, store_i64
 
 RUN = 16
 """Keys whose rows are evenly spaced, wherever they lie: the smallest page."""
@@ -114,17 +113,3 @@ def v_address(job, head, key):
 def is_direct(isa, job, storage, dim_stride):
     """Whether rows are whole vectors that can be read in place."""
     return dim_stride == size_of(storage) and job.head_dim % lanes(isa) == 0
-
-
-@jit
-def widen_rows(isa, job, storage, source, token, dim, count, target, width):
-    """Copy `count` rows as fp32, padded with zeros to `width`."""
-    whole = job.head_dim - job.head_dim % lanes(isa) if dim == size_of(storage) else 0
-    for row in range(count):
-        at, to = source + row * token, target + 4 * width * row
-        for c in range(0, whole, lanes(isa)):
-            store(load_widened(isa, storage, at + c * dim), to + 4 * c)
-        for c in range(whole, job.head_dim):
-            store_f32(load_scalar_widened(storage, at + c * dim), to + 4 * c)
-        for c in range(job.head_dim, width):
-            store_f32(np.float32(0), to + 4 * c)

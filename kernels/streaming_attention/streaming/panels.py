@@ -15,6 +15,7 @@ from streaming_attention.simd import jit
 from streaming_attention.simd.convert import FP32, size_of
 from streaming_attention.simd.known import Known
 from streaming_attention.simd.memory import load_f32, load_i64
+from streaming_attention.streaming.formats import widen
 from streaming_attention.streaming.keys import (
     OF_HEAD,
     OF_K,
@@ -26,7 +27,6 @@ from streaming_attention.streaming.keys import (
     evenly_spaced,
     is_direct,
     seen_by,
-    widen_rows,
 )
 from streaming_attention.streaming.logits import add_slope, cap, hide, multiply, weigh
 from streaming_attention.streaming.products import add_rows, score_rows
@@ -125,10 +125,18 @@ def _score_widened(isa, storage, job, desk, panel):
         place = desk.units + UNIT * unit
         k, run, row = load_i64(place + OF_K), load_i64(place + OF_RUN), load_i64(place + OF_HEAD) * desk.rows
         count, at = min(RUN, panel.last - RUN * run), desk.scores + 4 * (PANEL * row + RUN * run - panel.start)
-        widen_rows(isa, job, storage, k, job.k_token, job.k_dim, count, desk.stage, desk.width)
+        _widen_rows(isa, job, storage, k, job.k_token, job.k_dim, count, desk)
         width, q = desk.width, desk.q + 4 * desk.width * row
         score_rows(isa, FP32, width, desk.rows, q, desk.stage, 4 * width, count, at, 4 * PANEL, desk.stage)
         _multiply_scales(isa, job.k_scale, desk, place, at, count)
+
+
+@jit
+def _widen_rows(isa, job, storage, source, token, dim, count, desk):
+    """`count` rows of K or V as fp32 on the stage, padded with zeros."""
+    size = 4 * desk.width
+    for row in range(count):
+        widen(isa, storage, source + row * token, dim, job.head_dim, desk.stage + row * size, size)
 
 
 @jit
@@ -185,7 +193,7 @@ def _add_seen(isa, storage, job, keys, desk, panel):
         stop = min(panel.last, RUN * run + RUN)
         at, o = desk.scores + 4 * (PANEL * row + RUN * run - panel.start), desk.o + 4 * desk.width * row
         _multiply_scales(isa, job.v_scale, desk, place, at, stop - RUN * run)
-        widen_rows(isa, job, storage, v, job.v_token, job.v_dim, stop - RUN * run, desk.stage, desk.width)
+        _widen_rows(isa, job, storage, v, job.v_token, job.v_dim, stop - RUN * run, desk)
         for query in range(job.queries):
             low, high = seen_by(job, keys, query)
             low, high = max(low, panel.first, RUN * run) - RUN * run, min(high, stop) - RUN * run

@@ -12,11 +12,11 @@ import math
 import numpy as np
 
 from streaming_attention.simd import jit
-from streaming_attention.simd.convert import BF16, FP16, load_scalar_widened, store_scalar_narrowed
 from streaming_attention.simd.exp2 import exp2
 from streaming_attention.simd.isa import lanes
 from streaming_attention.simd.memory import atomic_add, load_f32, store_f32, store_i64
 from streaming_attention.simd.vectors import first_lane, fma, load, splat, store
+from streaming_attention.streaming.formats import narrow_row
 
 LOG2_E, LN_2 = math.log2(math.e), math.log(2.0)
 
@@ -83,24 +83,6 @@ def _add_sink(isa, sink, width, o, state):
 
 
 @jit
-def load_element(form, address):
-    """A value of Q as fp32."""
-    if form == 1:  # a place in simd.convert.FORMATS
-        return load_scalar_widened(BF16, address)
-    return load_scalar_widened(FP16, address) if form == 2 else load_f32(address)
-
-
-@jit
-def _store_element(form, value, address):
-    if form == 0:
-        store_f32(value, address)
-    elif form == 1:
-        store_scalar_narrowed(BF16, value, address)
-    else:
-        store_scalar_narrowed(FP16, value, address)
-
-
-@jit
 def write_rows(isa, job, head, rows, width, o, state):
     """O / total to where it belongs, and log-sum-exp if wanted. A row that saw no key has 0 and -inf (or its sink)."""
     group = job.heads // job.kv_heads
@@ -113,9 +95,8 @@ def write_rows(isa, job, head, rows, width, o, state):
         peak, total = load_f32(state + 8 * row), load_f32(state + 8 * row + 4)
         inverse = np.float32(0) if total == 0 else np.float32(1) / total
         target = job.o + batch * job.o_batch + query_head * job.o_head + query * job.o_token
-        for c in range(job.head_dim):
-            value = load_f32(o + 4 * (width * row + c)) * inverse
-            _store_element(job.o_format, value, target + c * job.o_dim)
+        scale_row(isa, width, splat(isa, inverse), o + 4 * width * row)
+        narrow_row(isa, job.o_format, o + 4 * width * row, job.head_dim, target, job.o_dim)
         if job.lse != 0:
             lse = -np.inf if total == 0 else (peak + math.log2(total)) * LN_2
             store_f32(np.float32(lse), job.lse + 4 * ((batch * job.heads + query_head) * job.queries + query))

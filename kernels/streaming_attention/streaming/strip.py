@@ -12,21 +12,12 @@ import math
 import numpy as np
 
 from streaming_attention.simd import jit
-from streaming_attention.simd.convert import (
-    BF16,
-    FP16,
-    FP32,
-    load_scalar_widened,
-    load_widened,
-    size_of,
-    store_narrowed,
-    store_scalar_narrowed,
-)
 from streaming_attention.simd.isa import lanes, tile_rows, width
-from streaming_attention.simd.memory import load_f32, load_i16, load_i64, store_f32, store_i16, store_i32, store_i64
+from streaming_attention.simd.memory import load_f32, load_i64, store_f32, store_i32, store_i64
 from streaming_attention.simd.operand import are_words
 from streaming_attention.simd.transpose import gather_block, scatter_block
 from streaming_attention.simd.vectors import load, maximum, splat, store
+from streaming_attention.streaming.formats import copy_halves, narrow_row, widen_row
 from streaming_attention.streaming.rows import seen_by, seen_by_strip, vectors_of
 
 LOWEST_MAXIMUM = np.float32(-1e38)
@@ -136,40 +127,6 @@ def _copy_queries(isa, tile, job, strip, between):
 
 
 @jit
-def copy_halves(isa, source, step, count, target, size):
-    """`count` numbers of 16 bits, `step` bytes apart, and zeros up to `size` bytes."""
-    whole = 2 * count // (4 * lanes(isa)) * (4 * lanes(isa)) if step == 2 else 0
-    for at in range(0, whole, 4 * lanes(isa)):
-        store(load(isa, source + at), target + at)
-    for at in range(whole, 2 * count, 2):
-        store_i16(load_i16(source + at // 2 * step), target + at)
-    for at in range(2 * count, size, 2):
-        store_i16(0, target + at)
-
-
-@jit
-def widen_row(isa, form, source, step, count, target, size):
-    """`count` numbers of a format as fp32, and zeros up to `size` bytes."""
-    if form == 0:
-        _widen(isa, FP32, source, step, count, target)
-    elif form == 1:
-        _widen(isa, BF16, source, step, count, target)
-    else:
-        _widen(isa, FP16, source, step, count, target)
-    for at in range(4 * count, size, 4):
-        store_f32(np.float32(0), target + at)
-
-
-@jit
-def _widen(isa, storage, source, step, count, target):
-    whole = count - count % lanes(isa) if step == size_of(storage) else 0
-    for c in range(0, whole, lanes(isa)):
-        store(load_widened(isa, storage, source + c * step), target + 4 * c)
-    for c in range(whole, count):
-        store_f32(load_scalar_widened(storage, source + c * step), target + 4 * c)
-
-
-@jit
 def close_strip(isa, job, rows, row, strip, between):
     """O / total to where it belongs, and log-sum-exp if wanted. A row that saw no key has 0 and -inf, or its sink."""
     unit, side = 4 * width(isa), lanes(isa)
@@ -217,21 +174,7 @@ def _copy_outputs(isa, job, rows, row, strip, between):
         query, member = (row + lane) // rows.group, (row + lane) % rows.group
         target = rows.o + member * job.o_head + query * job.o_token
         source = between + lane * size
-        if job.o_format == 0:
-            _narrow(isa, FP32, source, job.head_dim, target, job.o_dim)
-        elif job.o_format == 1:
-            _narrow(isa, BF16, source, job.head_dim, target, job.o_dim)
-        else:
-            _narrow(isa, FP16, source, job.head_dim, target, job.o_dim)
-
-
-@jit
-def _narrow(isa, storage, source, count, target, step):
-    whole = count - count % lanes(isa) if step == size_of(storage) else 0
-    for c in range(0, whole, lanes(isa)):
-        store_narrowed(storage, load(isa, source + 4 * c), target + c * step)
-    for c in range(whole, count):
-        store_scalar_narrowed(storage, load_f32(source + 4 * c), target + c * step)
+        narrow_row(isa, job.o_format, source, job.head_dim, target, job.o_dim)
 
 
 @jit

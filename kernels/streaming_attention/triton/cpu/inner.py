@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from streaming_attention.triton.cpu.builder import BYTES, V, i64, llvm_type
-from streaming_attention.triton.cpu.ir import Operation, Value
+from streaming_attention.triton.cpu.builder import BYTES, V, llvm_type
+from streaming_attention.triton.cpu.ir import Operation
 from streaming_attention.triton.cpu.lanes import Position, vector
 from streaming_attention.triton.cpu.memory import Buffer
 from streaming_attention.triton.cpu.prefetch import AHEAD, prefetch
@@ -11,30 +11,30 @@ from streaming_attention.triton.cpu.product import Shape, convert, fuse, in_batc
 
 LINE = 64
 """Bytes of a cache line."""
+UNROLL = 16
+"""Vectors of a row that are written out, so that the rows of A may stay in registers."""
+AHEAD_BYTES = 8192
+"""Between a row and the one that is asked for meanwhile, where rows are short: fewer of them would come too late."""
 
 
 def inner_products(lowering, operation: Operation, shape: Shape, batch: tuple, a: Buffer, target: Buffer) -> None:
-    """A few rows of A against rows of memory: vectors along k, no packing, one horizontal sum for all at the end."""
+    """A few rows of A against rows of memory: vectors along k, no packing, one horizontal sum for all at the end.
+
+    Rows of memory are read one after the other: sixteen at a time, vector by vector, a read of them lost a tenth.
+    """
     b = lowering.b
     lanes = lowering.target.lanes // (2 if shape.compute == "f64" else 1)
     columns = min(shape.n, lanes // shape.m)
-    depth = lanes * shape.pair
     kind = llvm_type(shape.sums, lanes)
+    totals = b.slot(f"[{shape.m * columns} x {kind}]")
     with b.loop(shape.n, columns) as n:
-        slots = [[b.slot(kind) for _ in range(columns)] for _ in range(shape.m)]
-        for slot in [slot for row in slots for slot in row]:
-            b.write(slot, V(kind, "zeroinitializer"))
-        with b.loop(shape.k, depth) as k:
-            lowering.memo = {}
-            along = [in_batch(Position((k, b.add(n, column)), 0, depth), batch) for column in range(columns)]
-            right = [convert(b, lowering.evaluate(operation.operands[1], place), shape.compute) for place in along]
-            _prefetch_tile(lowering, operation.operands[1], shape, batch, (k, n), columns, depth)
-            for row in range(shape.m):
-                left = b.load(llvm_type(shape.compute, depth), a.address(b, (row, k)), BYTES[shape.compute])
-                for slot, part in zip(slots[row], right, strict=True):
-                    b.write(slot, fuse(b, shape, left, part, b.read(slot, kind)))
+        with b.loop(columns) as column:
+            for row, sums in enumerate(_one_row(lowering, operation, shape, batch, a, b.add(n, column), lanes)):
+                place = b.times(b.add(column, row * columns), lanes)
+                b.write(b.offset(totals, place, shape.sums), sums)
         lowering.memo = {}
-        sums = sum_lanes(b, [b.read(slot, kind) for slot in [slot for row in slots for slot in row]])
+        places = range(0, shape.m * columns * lanes, lanes)
+        sums = sum_lanes(b, [b.read(b.offset(totals, place, shape.sums), kind) for place in places])
         for row in range(shape.m):
             place = in_batch(Position((row, n), 1 if columns > 1 else None, columns), batch)
             part = sums if shape.m == 1 else _columns(b, sums, row * columns, columns)
@@ -46,25 +46,27 @@ def inner_products(lowering, operation: Operation, shape: Shape, batch: tuple, a
     lowering.memo = {}
 
 
-def _prefetch_tile(lowering, value: Value, shape: Shape, batch: tuple, at: tuple, columns: int, depth: int) -> None:
-    """One step's share of the rows to come, line after line: memory likes that better than the tile's own order."""
-    b, (k, n) = lowering.b, at
-    elements = LINE // BYTES[value.type.element]
-    lines = max(1, shape.k // elements)
-    first = b.times(_divide(b, k, depth), columns)
-    for line in range(0, columns, max(1, depth // elements)):
-        place = b.add(first, line)
-        row, inside = _divide(b, place, lines), _rest(b, place, lines)
-        where = in_batch(Position((b.times(inside, elements), n), 0, depth), batch)
-        prefetch(lowering, value, where, len(batch) + 1, b.add(b.add(n, max(AHEAD, columns)), row))
-
-
-def _divide(b, value, by: int):
-    return value // by if isinstance(value, int) else b.binary("udiv", value, i64(by))
-
-
-def _rest(b, value, by: int):
-    return value % by if isinstance(value, int) else b.binary("urem", value, i64(by))
+def _one_row(lowering, operation: Operation, shape: Shape, batch: tuple, a: Buffer, n, lanes: int) -> list[V]:
+    """Products of row n of memory with each row of A, not yet summed over the lanes; rows further on are asked for."""
+    b, value, depth = lowering.b, operation.operands[1], lanes * shape.pair
+    kind, size = llvm_type(shape.sums, lanes), BYTES[value.type.element]
+    slots = [b.slot(kind) for _ in range(shape.m)]
+    for slot in slots:
+        b.write(slot, V(kind, "zeroinitializer"))
+    ahead = b.add(n, max(AHEAD, AHEAD_BYTES // (shape.k * size)))
+    unroll = next(many for many in (UNROLL, 8, 4, 2, 1) if shape.k % (many * depth) == 0)
+    with b.loop(shape.k, unroll * depth) as first:
+        lowering.memo = {}
+        for step in range(unroll):
+            k = b.add(first, step * depth)
+            if step * depth * size % LINE == 0:
+                prefetch(lowering, value, in_batch(Position((k, n), 0, depth), batch), len(batch) + 1, ahead)
+            right = convert(b, lowering.evaluate(value, in_batch(Position((k, n), 0, depth), batch)), shape.compute)
+            for row, slot in enumerate(slots):
+                left = b.load(llvm_type(shape.compute, depth), a.address(b, (row, k)), BYTES[shape.compute])
+                b.write(slot, fuse(b, shape, left, right, b.read(slot, kind)))
+    lowering.memo = {}
+    return [b.read(slot, kind) for slot in slots]
 
 
 def _columns(b, sums: V, first: int, count: int) -> V:
