@@ -10,6 +10,12 @@ once before a call is timed; those of decode are read from memory, not from a ca
 
 from __future__ import annotations
 
+import os
+
+from streaming_attention.machine.variables import settle_variables
+
+settle_variables(os.cpu_count())  # as for a job, before the libraries read them
+
 import argparse
 import time
 

@@ -8,6 +8,12 @@ contender once; a ratio is between neighbours of one round.
 
 from __future__ import annotations
 
+import os
+
+from streaming_attention.machine.variables import settle_variables
+
+settle_variables(os.cpu_count())  # as for a job, before the libraries read them
+
 import argparse
 import importlib.util
 import time
