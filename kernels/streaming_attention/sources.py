@@ -8,7 +8,7 @@ from __future__ import annotations
 import ast
 import functools
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parent
@@ -39,7 +39,7 @@ def sources_of(modules: Iterable[str]) -> tuple[Path, ...]:
         path = pending.pop()
         if path not in found:
             found.add(path)
-            pending += filter(None, map(_file_of, _imports(path, path.stat().st_mtime_ns)))
+            pending += _imports(path, path.stat().st_mtime_ns)
     return tuple(sorted(found))
 
 
@@ -47,8 +47,7 @@ def digest_of(paths: Iterable[Path]) -> str:
     """sha256 over names (relative to the package) and contents, in the given order."""
     total = hashlib.sha256()
     for path in paths:
-        content = hashlib.sha256(path.read_bytes()).hexdigest()
-        total.update(f"{path.relative_to(ROOT).as_posix()} {content}\n".encode())
+        total.update(_line(path, path.stat().st_mtime_ns))
     return total.hexdigest()
 
 
@@ -68,13 +67,31 @@ def _file_of(name: str) -> Path | None:
     return next((path for path in (stem.with_suffix(".py"), stem / "__init__.py") if path.is_file()), None)
 
 
+# A workflow asks for every method and figure each time it is read, and so do all of its jobs: what a file imports
+# and holds is found once.
+
+
 @functools.cache
-def _imports(path: Path, modified: int) -> list[str]:
-    """Names that may be modules: ``from a import b`` can mean the module a or the module a.b."""
+def _line(path: Path, modified: int) -> bytes:
+    content = hashlib.sha256(path.read_bytes()).hexdigest()
+    return f"{path.relative_to(ROOT).as_posix()} {content}\n".encode()
+
+
+@functools.cache
+def _imports(path: Path, modified: int) -> tuple[Path, ...]:
+    """Files of this package that a file imports: ``from a import b`` can mean the module a or the module a.b."""
     names = []
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in _statements(ast.parse(path.read_text(encoding="utf-8")).body):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and not node.level:
             names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-    return names
+    return tuple(filter(None, map(_file_of, dict.fromkeys(names))))
+
+
+def _statements(body: list) -> Iterator[ast.AST]:
+    """All statements, those inside of others too; expressions import nothing."""
+    for node in body:
+        yield node
+        for part in ("body", "orelse", "finalbody", "handlers", "cases"):
+            yield from _statements(getattr(node, part, []))
