@@ -15,27 +15,16 @@ from numba.np.numpy_support import from_dtype
 
 from streaming_attention.simd import jit
 from streaming_attention.simd.compiled import address_of
-from streaming_attention.simd.convert import (
-    BF16,
-    FP16,
-    FP32,
-    load_scalar_widened,
-    load_widened,
-    size_of,
-    store_narrowed,
-    store_scalar_narrowed,
-)
-from streaming_attention.simd.isa import lanes
-from streaming_attention.simd.memory import load_f32, store_f32
-from streaming_attention.simd.vectors import load, store
+from streaming_attention.simd.convert import format_of
 from streaming_attention.streaming import pool
+from streaming_attention.streaming.formats import narrow_row, widen_row
 
 ROWS = 256
 """Rows of a task."""
 
 _SIDES = [f"{side}{part}" for side in ("source", "target") for part in ("", "_batch", "_head", "_token", "_dim")]
-COPY_JOB = np.dtype([(name, np.int64) for name in (*_SIDES, "heads", "tokens", "head_dim", "columns")])
-"""Addresses and strides in bytes of both sides, sizes, and the columns of the fp32 side."""
+COPY_JOB = np.dtype([(name, np.int64) for name in (*_SIDES, "heads", "tokens", "head_dim", "columns", "format")])
+"""Addresses and strides in bytes of both sides, sizes, the columns of the fp32 side, and the format of the other."""
 
 _RECORD = from_dtype(COPY_JOB)
 _PACK = struct.Struct(f"{len(COPY_JOB.names)}q")
@@ -62,69 +51,24 @@ def _places(job, task):
     return source, target, min(ROWS, job.tokens - row)
 
 
-@jit
-def _widen(isa, storage, job_address, task):
-    """Rows to fp32, with zeros beyond head_dim."""
+@njit(nogil=True, error_model="numpy", cache=True)
+def widen_rows(isa, job_address, task, scratch):
+    """Kernel: rows to fp32, with zeros beyond head_dim."""
     job = _copy_job_at(job_address)
     source, target, rows = _places(job, task)
-    whole = job.head_dim - job.head_dim % lanes(isa) if job.source_dim == size_of(storage) else 0
     for row in range(rows):
         a, b = source + row * job.source_token, target + row * job.target_token
-        for c in range(0, whole, lanes(isa)):
-            store(load_widened(isa, storage, a + c * job.source_dim), b + 4 * c)
-        for c in range(whole, job.head_dim):
-            store_f32(load_scalar_widened(storage, a + c * job.source_dim), b + 4 * c)
-        for c in range(job.head_dim, job.columns):
-            store_f32(np.float32(0), b + 4 * c)
+        widen_row(isa, job.format, a, job.source_dim, job.head_dim, b, 4 * job.columns)
 
 
-@jit
-def _narrow(isa, storage, job_address, task):
-    """Rows of fp32 to a format."""
+@njit(nogil=True, error_model="numpy", cache=True)
+def narrow_rows(isa, job_address, task, scratch):
+    """Kernel: rows of fp32 to a format."""
     job = _copy_job_at(job_address)
     source, target, rows = _places(job, task)
-    whole = job.head_dim - job.head_dim % lanes(isa) if job.target_dim == size_of(storage) else 0
     for row in range(rows):
         a, b = source + row * job.source_token, target + row * job.target_token
-        for c in range(0, whole, lanes(isa)):
-            store_narrowed(storage, load(isa, a + 4 * c), b + c * job.target_dim)
-        for c in range(whole, job.head_dim):
-            store_scalar_narrowed(storage, load_f32(a + 4 * c), b + c * job.target_dim)
-
-
-@njit(nogil=True, error_model="numpy", cache=True)
-def widen_fp32(isa, job_address, task, scratch):
-    _widen(isa, FP32, job_address, task)
-
-
-@njit(nogil=True, error_model="numpy", cache=True)
-def widen_bf16(isa, job_address, task, scratch):
-    _widen(isa, BF16, job_address, task)
-
-
-@njit(nogil=True, error_model="numpy", cache=True)
-def widen_fp16(isa, job_address, task, scratch):
-    _widen(isa, FP16, job_address, task)
-
-
-@njit(nogil=True, error_model="numpy", cache=True)
-def narrow_fp32(isa, job_address, task, scratch):
-    _narrow(isa, FP32, job_address, task)
-
-
-@njit(nogil=True, error_model="numpy", cache=True)
-def narrow_bf16(isa, job_address, task, scratch):
-    _narrow(isa, BF16, job_address, task)
-
-
-@njit(nogil=True, error_model="numpy", cache=True)
-def narrow_fp16(isa, job_address, task, scratch):
-    _narrow(isa, FP16, job_address, task)
-
-
-WIDEN = {"f": widen_fp32, "H": widen_bf16, "e": widen_fp16}
-NARROW = {"f": narrow_fp32, "H": narrow_bf16, "e": narrow_fp16}
-"""Kernels by the character of the array's dtype; uint16 holds bfloat16."""
+        narrow_row(isa, job.format, a, job.head_dim, b, job.target_dim)
 
 
 def is_matrix(array: np.ndarray, isa) -> bool:
@@ -144,19 +88,19 @@ def as_matrix(array: np.ndarray, isa, threads: int) -> np.ndarray:
     if is_matrix(array, isa):
         return array
     matrix = empty_matrix(array.shape, isa)
-    _copy(WIDEN, array.dtype.char, array, matrix, array.shape, matrix.shape[3], isa, threads)
+    _copy(widen_rows, format_of(array.dtype), array, matrix, array.shape, matrix.shape[3], isa, threads)
     return matrix
 
 
 def from_matrix(matrix: np.ndarray, array: np.ndarray, isa, threads: int) -> None:
     """Round a matrix into an array; does nothing if they are the same."""
     if matrix is not array:
-        _copy(NARROW, array.dtype.char, matrix, array, array.shape, matrix.shape[3], isa, threads)
+        _copy(narrow_rows, format_of(array.dtype), matrix, array, array.shape, matrix.shape[3], isa, threads)
 
 
-def _copy(kernels, char, source, target, shape, columns, isa, threads):
+def _copy(kernel, form, source, target, shape, columns, isa, threads):
     batch, heads, tokens, head_dim = shape
     sides = (source.ctypes.data, *source.strides, target.ctypes.data, *target.strides)
-    record = np.frombuffer(_PACK.pack(*sides, heads, tokens, head_dim, columns), np.uint8)
+    record = np.frombuffer(_PACK.pack(*sides, heads, tokens, head_dim, columns, form), np.uint8)
     tasks = batch * heads * -(-tokens // ROWS)
-    pool.launch(isa, address_of(kernels[char], isa, 3), record.ctypes.data, tasks, threads, 0)
+    pool.launch(isa, address_of(kernel, isa, 3), record.ctypes.data, tasks, threads, 0)
