@@ -11,7 +11,7 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from streaming_attention.simd.convert import emit_widening_load
-from streaming_attention.simd.known import KnownType
+from streaming_attention.simd.known import KnownType, known_value
 from streaming_attention.simd.vectors import (
     I32,
     I64,
@@ -33,7 +33,7 @@ def dot_tile(typingctx, isa, storage, rows, q, q_stride, k, k_token, valid, dims
     isa : Isa
     storage : Storage
         Of K.
-    rows : literal int
+    rows : Known or literal int
         A power of two, up to the lanes.
     q, q_stride : int
         Address of the first row of Q (fp32), bytes to the next.
@@ -49,7 +49,7 @@ def dot_tile(typingctx, isa, storage, rows, q, q_stride, k, k_token, valid, dims
     fetch : int
         Address of rows to prefetch meanwhile, as many and as far apart as those of K.
     """
-    count = rows.literal_value
+    count = known_value(rows)
     keys = isa.isa.lanes // count
     full = isinstance(valid, types.IntegerLiteral) and valid.literal_value >= keys
 

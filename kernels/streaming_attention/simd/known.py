@@ -41,6 +41,11 @@ def _constant(context, _builder, _typ, _value):
     return context.get_dummy_value()
 
 
+def known_value(kind: types.Type) -> int | None:
+    """The number that a Numba type holds, of a :class:`Known` or a literal; None where it has none."""
+    return kind.value if isinstance(kind, KnownType) else getattr(kind, "literal_value", None)
+
+
 @intrinsic
 def value_of(typingctx, number):
     """The integer, whether it is a :class:`Known` or not; a constant to the compiler if it is."""

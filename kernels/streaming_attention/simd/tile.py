@@ -25,6 +25,7 @@ from numba.extending import intrinsic
 
 from streaming_attention.simd.bf16 import emit_dot
 from streaming_attention.simd.convert import WORDS, emit_widening_load
+from streaming_attention.simd.known import known_value
 from streaming_attention.simd.vectors import (
     F32,
     I64,
@@ -73,7 +74,7 @@ def multiply_tile(
     isa : Isa
     storage : Storage
         Of B; A and C are fp32. With :data:`~.convert.WORDS`, A and B hold pairs of bfloat16 along the sum.
-    rows, vectors : literal int
+    rows, vectors : Known or literal int
         ``rows * vectors + vectors + 1`` registers are used; `rows` = :data:`FULL` means ``isa.rows``, which fills
         them with ``isa.vectors``.
     a, row_stride, k_stride : int
@@ -93,9 +94,9 @@ def multiply_tile(
         Prefetch meanwhile, row by row of B, as many bytes at this address; bytes to the next. With a literal 0, a
         full tile prefetches A, :data:`AHEAD` steps ahead.
     """
-    shape = rows.literal_value or isa.isa.rows, vectors.literal_value
+    shape = known_value(rows) or isa.isa.rows, known_value(vectors)
     adds = bool(accumulate.literal_value)
-    full = rows.literal_value == FULL
+    full = known_value(rows) == FULL
     prefetches = not (isinstance(fetch, types.IntegerLiteral) and fetch.literal_value == 0)
     result = types.void(isa, storage, rows, vectors, *[types.int64] * 9, accumulate, types.int64, types.int64)
 

@@ -10,11 +10,12 @@ from streaming_attention.simd import jit
 from streaming_attention.simd.convert import size_of
 from streaming_attention.simd.dot import dot_tile
 from streaming_attention.simd.isa import lanes, tile_rows
-from streaming_attention.simd.known import value_of
+from streaming_attention.simd.known import Known, value_of
 from streaming_attention.simd.tile import multiply_tile
 
 ALL = 64
 """More keys than any tile of scores takes."""
+ONE, TWO, FOUR, EIGHT = Known(1), Known(2), Known(4), Known(8)
 
 
 @jit
@@ -23,34 +24,28 @@ def score_rows(isa, storage, dims, rows, q, k, token, count, scores, stride, fet
 
     A tile that keys don't fill is written whole.
     """
-    step, side = 4 * value_of(dims), lanes(isa)
+    step = 4 * value_of(dims)
     row = 0
     while row + 4 <= rows:
-        a, c, whole = q + step * row, scores + stride * row, count - count % (side // 4)
-        for j in range(0, whole, side // 4):
-            b, f = k + j * token, fetch + j * token
-            dot_tile(isa, storage, 4, a, step, b, token, ALL, dims, c + 4 * j, stride, f)
-        if whole < count:
-            b, f = k + whole * token, fetch + whole * token
-            dot_tile(isa, storage, 4, a, step, b, token, count - whole, dims, c + 4 * whole, stride, f)
+        _score(isa, storage, FOUR, dims, q + step * row, k, token, count, scores + stride * row, stride, fetch)
         row += 4
     if row + 2 <= rows:
-        a, c, whole = q + step * row, scores + stride * row, count - count % (side // 2)
-        for j in range(0, whole, side // 2):
-            b, f = k + j * token, fetch + j * token
-            dot_tile(isa, storage, 2, a, step, b, token, ALL, dims, c + 4 * j, stride, f)
-        if whole < count:
-            b, f = k + whole * token, fetch + whole * token
-            dot_tile(isa, storage, 2, a, step, b, token, count - whole, dims, c + 4 * whole, stride, f)
+        _score(isa, storage, TWO, dims, q + step * row, k, token, count, scores + stride * row, stride, fetch)
         row += 2
     if row < rows:
-        a, c, whole = q + step * row, scores + stride * row, count - count % side
-        for j in range(0, whole, side):
-            b, f = k + j * token, fetch + j * token
-            dot_tile(isa, storage, 1, a, step, b, token, ALL, dims, c + 4 * j, stride, f)
-        if whole < count:
-            b, f = k + whole * token, fetch + whole * token
-            dot_tile(isa, storage, 1, a, step, b, token, count - whole, dims, c + 4 * whole, stride, f)
+        _score(isa, storage, ONE, dims, q + step * row, k, token, count, scores + stride * row, stride, fetch)
+
+
+@jit
+def _score(isa, storage, rows, dims, q, k, token, count, scores, stride, fetch):
+    step, keys = 4 * value_of(dims), lanes(isa) // value_of(rows)
+    whole = count - count % keys
+    for j in range(0, whole, keys):
+        b, f = k + j * token, fetch + j * token
+        dot_tile(isa, storage, rows, q, step, b, token, ALL, dims, scores + 4 * j, stride, f)
+    if whole < count:
+        b, f = k + whole * token, fetch + whole * token
+        dot_tile(isa, storage, rows, q, step, b, token, count - whole, dims, scores + 4 * whole, stride, f)
 
 
 @jit
@@ -59,33 +54,32 @@ def add_rows(isa, storage, dims, rows, weights, stride, v, token, count, o, fetc
 
     Four, two or one row at a time, as many vectors as registers allow.
     """
-    width, side, size = value_of(dims), lanes(isa), size_of(storage)
-    many = tile_rows(isa) >= 8
+    step = 4 * value_of(dims)
     row = 0
-    while row < rows:
-        a, some = weights + stride * row, 4 if rows - row >= 4 else 2 if rows - row >= 2 else 1
-        column = 0
-        while column < width:
-            left = (width - column) // side
-            b, c, f = v + size * column, o + 4 * (width * row + column), fetch + size * column
-            if some == 4:
-                if many and left >= 4:
-                    multiply_tile(isa, storage, 4, 4, a, stride, 4, 4, b, token, count, c, 4 * width, True, f, token)
-                    column += 4 * side
-                else:
-                    multiply_tile(isa, storage, 4, 1, a, stride, 4, 4, b, token, count, c, 4 * width, True, f, token)
-                    column += side
-            elif some == 2:
-                if many and left >= 8:
-                    multiply_tile(isa, storage, 2, 8, a, stride, 4, 2, b, token, count, c, 4 * width, True, f, token)
-                    column += 8 * side
-                else:
-                    multiply_tile(isa, storage, 2, 1, a, stride, 4, 2, b, token, count, c, 4 * width, True, f, token)
-                    column += side
-            elif left >= 8:
-                multiply_tile(isa, storage, 1, 8, a, stride, 4, 1, b, token, count, c, 4 * width, True, f, token)
-                column += 8 * side
-            else:
-                multiply_tile(isa, storage, 1, 1, a, stride, 4, 1, b, token, count, c, 4 * width, True, f, token)
-                column += side
-        row += some
+    while row + 4 <= rows:
+        _add(isa, storage, FOUR, FOUR, dims, weights + stride * row, stride, v, token, count, o + step * row, fetch)
+        row += 4
+    if row + 2 <= rows:
+        _add(isa, storage, TWO, EIGHT, dims, weights + stride * row, stride, v, token, count, o + step * row, fetch)
+        row += 2
+    if row < rows:
+        _add(isa, storage, ONE, EIGHT, dims, weights + stride * row, stride, v, token, count, o + step * row, fetch)
+
+
+@jit
+def _add(isa, storage, rows, vectors, dims, weights, stride, v, token, count, o, fetch):
+    width, side, size, valid = value_of(dims), lanes(isa), size_of(storage), value_of(rows)
+    many = value_of(vectors) if tile_rows(isa) >= 8 else 1
+    column = 0
+    while column < width:
+        b, c, f = v + size * column, o + 4 * column, fetch + size * column
+        if many > 1 and width - column >= many * side:
+            multiply_tile(
+                isa, storage, rows, vectors, weights, stride, 4, valid, b, token, count, c, 4 * width, True, f, token
+            )
+            column += many * side
+        else:
+            multiply_tile(
+                isa, storage, rows, ONE, weights, stride, 4, valid, b, token, count, c, 4 * width, True, f, token
+            )
+            column += side
