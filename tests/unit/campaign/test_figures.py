@@ -15,6 +15,7 @@ from streaming_attention.campaign import published
 from streaming_attention.campaign.aggregate import aggregate, read_csv
 from streaming_attention.campaign.figures import FIGURES, find_figure, style
 from streaming_attention.campaign.figures.data import SIDECAR, Options, representatives, summary_rows
+from streaming_attention.campaign.figures.page import Page
 from streaming_attention.campaign.figures.quantities import QUANTITIES, evaluate, workload_of
 from streaming_attention.campaign.files import sha256_of
 from streaming_attention.machine.layout import Layout
@@ -383,6 +384,14 @@ def test_shapes_of_one_layout_stand_together(drawings):
     together = rows[rows["panel"].str.contains("2 threads")]
     assert together.groupby("panel")["kv_heads"].agg(set).tolist() == [{1, 2, 4, 8}]
     assert len(drawings["runtime", "several shapes"].figure.axes) < 8
+
+
+def test_lines_of_one_panel_share_rows():
+    lines = ["a", "b", "c", "d", "efg", "hi"]
+    page = Page.of_lines("title", "explanation", lines)
+    page.finish()
+    rows = [axis.get_subplotspec().rowspan.start for axis in page.axes]
+    assert rows == [0, 0, 0, 1, 2, 2, 2, 3, 3]
 
 
 def test_an_unknown_figure_is_named_with_what_is_allowed():

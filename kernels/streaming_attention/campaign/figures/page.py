@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import textwrap
 from collections.abc import Sequence
@@ -55,10 +56,14 @@ class Page:
 
     @classmethod
     def of_lines(cls, title: str, explanation: str, lines: Sequence[Sequence]) -> Page:
-        """A page with a row of axes for each line, some of them shorter; there is one of ``axes`` for every cell."""
+        """A page with a row of axes for each line, some of them shorter; there is one of ``axes`` for every cell.
+
+        Lines of one cell that follow each other share rows.
+        """
         columns = max(len(line) for line in lines)
-        page = cls(title, explanation, len(lines) * columns, columns)
-        filled = [column < len(line) for line in lines for column in range(columns)]
+        lengths = _row_lengths([len(line) for line in lines], columns)
+        page = cls(title, explanation, len(lengths) * columns, columns)
+        filled = [column < length for length in lengths for column in range(columns)]
         for axis, full in zip(page.axes, filled, strict=True):
             if not full:
                 axis.remove()
@@ -172,3 +177,16 @@ def panel_title(axis: Axes, text: str) -> None:
 
 _DETAIL_WIDTH = {1: 100, 2: 74, 3: 52}
 """Characters of a panel's small title line, by the number of columns of the grid."""
+
+
+def _row_lengths(lines: Sequence[int], columns: int) -> list[int]:
+    """Axes of each row, from the cells of each line.
+
+    >>> _row_lengths([1, 1, 1, 1, 3, 2], 3)
+    [3, 1, 3, 2]
+    """
+    lengths: list[int] = []
+    for single, run in itertools.groupby(lines, lambda cells: cells == 1):
+        cells = list(run)
+        lengths += [len(cells[start : start + columns]) for start in range(0, len(cells), columns)] if single else cells
+    return lengths
