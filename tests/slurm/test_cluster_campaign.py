@@ -4,7 +4,7 @@ import csv
 from collections import Counter
 
 import pytest
-from campaigns import POINT, ClusterProject, config, resources
+from campaigns import POINT, config, resources
 
 from streaming_attention.campaign.record import load_record
 
@@ -14,9 +14,8 @@ EVERY_LAYOUT = {
 }
 
 
-def test_every_layout_to_a_verified_report(cluster, tmp_path):
-    project = ClusterProject.create(tmp_path, config(**EVERY_LAYOUT) | {"machine": "slurm"})
-    project.rig = cluster
+def test_every_layout_to_a_verified_report(project):
+    project.configure(config(**EVERY_LAYOUT) | {"machine": "slurm"})
     text = project.snakemake("--report-after-run", "--report", "results/report.html", timeout=550).stdout
     assert "8 points with 8 measurements" in text
     records = {record["id"]: record for record in map(load_record, sorted(project.results.glob("records/*.json")))}
