@@ -41,11 +41,6 @@ def missing() -> str | None:
     return f"{', '.join(absent)} is not installed" if absent else None
 
 
-def cores() -> int:
-    """Of this machine, as far as this process may use them: what all hosts share."""
-    return len(os.sched_getaffinity(0))
-
-
 class Hosts:
     """Some hosts, up as long as the context lasts.
 

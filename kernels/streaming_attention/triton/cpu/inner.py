@@ -59,9 +59,10 @@ def _one_row(lowering, operation: Operation, shape: Shape, batch: tuple, a: Buff
         lowering.memo = {}
         for step in range(unroll):
             k = b.add(first, step * depth)
+            place = in_batch(Position((k, n), 0, depth), batch)
             if step * depth * size % LINE == 0:
-                prefetch(lowering, value, in_batch(Position((k, n), 0, depth), batch), len(batch) + 1, ahead)
-            right = convert(b, lowering.evaluate(value, in_batch(Position((k, n), 0, depth), batch)), shape.compute)
+                prefetch(lowering, value, place, len(batch) + 1, ahead)
+            right = convert(b, lowering.evaluate(value, place), shape.compute)
             for row, slot in enumerate(slots):
                 left = b.load(llvm_type(shape.compute, depth), a.address(b, (row, k)), BYTES[shape.compute])
                 b.write(slot, fuse(b, shape, left, right, b.read(slot, kind)))
