@@ -1,12 +1,14 @@
 """Decode beside cold reads of the same bytes, by storage and page size, interleaved.
 
-    python benchmarks/decode.py [--threads N] [--rounds N] [--csv FILE]
+    python benchmarks/decode.py [--shapes] [--isa NAME] [--threads N] [--rounds N] [--csv FILE]
 
 Every call reads K and V that were pushed out of the caches by the ones before it: each case keeps enough copies. The
 share is the mean time of the reads around a call over the call's; the ratio is against fp32's time in the same turn.
 Pages have another ceiling: a plain loop that reads a head's part of each page in the table's order, first of K, then of
 V, 1024 keys at a time as decode does. Its ratio against a read of the same bytes in one piece says what no kernel can
 avoid that reads pages in that order.
+
+``--shapes`` asks for other head dimensions and sizes of groups instead of pages.
 """
 
 from __future__ import annotations
@@ -25,9 +27,13 @@ from streaming_attention.simd.vectors import load, splat, store
 from streaming_attention.streaming import pool
 from streaming_attention.streaming.front import run_decode
 
-# name, heads, kv_heads, keys
-CASES = [("1 head, 64K keys", 1, 1, 65536), ("GQA 16/8, 16K keys", 16, 8, 16384)]
 HEAD_DIM = 128
+# name, heads, kv_heads, keys, head_dim
+CASES = [("1 head, 64K keys", 1, 1, 65536, HEAD_DIM), ("GQA 16/8, 16K keys", 16, 8, 16384, HEAD_DIM)]
+SHAPES = [
+    (f"group of {heads}, head_dim {dim}", heads, 1, (32 << 20) // (8 * dim), dim)
+    for heads, dim in [(1, 64), (1, 96), (1, 128), (1, 256), (4, 64), (4, 128), (8, 128)]
+]
 PAGES = (256, 64, 16)
 COLD_BYTES = 128 << 20
 """Bytes touched between two uses of a copy, beyond the last-level cache of most machines."""
@@ -72,12 +78,16 @@ def read_pages_seconds(k, v, table, threads: int) -> float:
     return time.perf_counter() - start
 
 
-def variants(k, v, rng):
+def variants(k, v):
     """Name -> (k, v, options) from fp32 (1, kv_heads, keys, head_dim)."""
     yield "fp32", k, v, {}
     yield "bf16", *((x.view(np.uint32) >> 16).astype(np.uint16) for x in (k, v)), {}
     scale = np.full(k.shape[:3], 0.05, np.float32)
     yield "int8", *((20 * x).astype(np.int8) for x in (k, v)), {"k_scale": scale, "v_scale": scale}
+
+
+def paged_variants(k, v, rng):
+    """The same in pages, of fp32 and head_dim 128."""
     for page in PAGES:
         count = k.shape[2] // page
         table = rng.permutation(count).astype(np.int32)[None]
@@ -91,15 +101,17 @@ def variants(k, v, rng):
             yield f"{page}, tokens first", *tokens_first, {"block_table": table, "kv_layout": "bthd"}
 
 
-def measure(case, threads: int, rounds: int) -> list[tuple]:
-    name, heads, kv_heads, keys = case
+def measure(case, threads: int, rounds: int, isa=None) -> list[tuple]:
+    name, heads, kv_heads, keys, head_dim = case
     rng = np.random.default_rng(0)
-    q = rng.standard_normal((1, heads, 1, HEAD_DIM), dtype=np.float32)
+    q = rng.standard_normal((1, heads, 1, head_dim), dtype=np.float32)
     out = np.empty_like(q)
-    size = 2 * 4 * kv_heads * keys * HEAD_DIM
-    copies = [rng.standard_normal((2, 1, kv_heads, keys, HEAD_DIM), dtype=np.float32) for _ in range(2)]
+    size = 2 * 4 * kv_heads * keys * head_dim
+    copies = [rng.standard_normal((2, 1, kv_heads, keys, head_dim), dtype=np.float32) for _ in range(2)]
     cold = [np.ones(max(COLD_BYTES - size, 0) // 4 + 1024, np.float32)]
-    rows = [list(variants(*copy, rng)) for copy in copies]
+    rows = [list(variants(*copy)) for copy in copies]
+    if case in CASES:
+        rows = [[*row, *paged_variants(*copy, rng)] for row, copy in zip(rows, copies, strict=True)]
     times, shares, reads = {}, {}, {}
     for turn in range(rounds + 1):
         for variant, k, v, options in rows[turn % 2]:
@@ -107,7 +119,7 @@ def measure(case, threads: int, rounds: int) -> list[tuple]:
             before = read_seconds([k, v], threads)
             read_seconds(cold, threads)
             start = time.perf_counter()
-            run_decode(q, k, v, out, threads=threads, **options)
+            run_decode(q, k, v, out, threads=threads, isa=isa, **options)
             seconds = time.perf_counter() - start
             read_seconds(cold, threads)
             after = read_seconds([k, v], threads)
@@ -124,19 +136,22 @@ def measure(case, threads: int, rounds: int) -> list[tuple]:
         ratio = np.median(np.array(seconds) / base)
         beside = f", a read of the pages {np.median(reads[variant]):.3f} x in one piece" if variant in reads else ""
         share = np.median(shares[variant])
-        print(f"{name:20} {variant:17} {share:.3f} of a cold read, {ratio:.3f} x fp32{beside}", flush=True)
+        print(f"{name:26} {variant:17} {share:.3f} of a cold read, {ratio:.3f} x fp32{beside}", flush=True)
         table.append((name, variant, threads, f"{share:.4f}", f"{ratio:.4f}"))
     return table
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--shapes", action="store_true", help="other head dimensions and groups instead of pages")
+    parser.add_argument("--isa", help="an instruction set instead of the best one here")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--csv", help="add the shares and ratios to this file")
     arguments = parser.parse_args()
-    for case in CASES:
-        append_rows(arguments.csv, measure(case, arguments.threads, arguments.rounds))
+    isa = arguments.isa and select_isa(arguments.isa)
+    for case in SHAPES if arguments.shapes else CASES:
+        append_rows(arguments.csv, measure(case, arguments.threads, arguments.rounds, isa))
 
 
 if __name__ == "__main__":

@@ -76,12 +76,7 @@ def take_panel(isa, storage, job, head, keys, desk, panel):
     _weigh(isa, job, head, keys, desk, panel)
     whole = seen_by(job, keys, 0)[1] >= panel.last and seen_by(job, keys, job.queries - 1)[0] <= panel.first
     if whole and is_direct(isa, job, storage, job.v_dim):
-        if desk.width == 128:
-            _add(isa, storage, D128, job, desk, panel)
-        elif desk.width == 64:
-            _add(isa, storage, D64, job, desk, panel)
-        else:
-            _add(isa, storage, desk.width, job, desk, panel)
+        _add(isa, storage, job, desk, panel)
     else:
         _add_seen(isa, storage, job, keys, desk, panel)
 
@@ -168,7 +163,7 @@ def _weigh(isa, job, head, keys, desk, panel):
 
 
 @jit
-def _add(isa, storage, dims, job, desk, panel):
+def _add(isa, storage, job, desk, panel):
     """O += weights V, where all rows see the whole panel, and V is read where it lies."""
     unit = 0
     while unit < panel.units:
@@ -179,7 +174,7 @@ def _add(isa, storage, dims, job, desk, panel):
         at, o = desk.scores + 4 * (PANEL * row + start - panel.start), desk.o + 4 * desk.width * row
         _multiply_scales(isa, job.v_scale, desk, place, at - 4 * (start - RUN * run), stop - RUN * run)
         v += (start - RUN * run) * job.v_token
-        add_rows(isa, storage, dims, desk.rows, at, 4 * PANEL, v, job.v_token, stop - start, o, fetch)
+        add_rows(isa, storage, desk.width, desk.rows, at, 4 * PANEL, v, job.v_token, stop - start, o, fetch)
         unit += some
 
 

@@ -48,6 +48,13 @@ def test_any_group(isa, group):
     assert_right(*decode(q, k, v, isa), q, k, v)
 
 
+@pytest.mark.parametrize("head_dim", [80, 192, 256])
+@pytest.mark.parametrize("group", [1, 2, 7])
+def test_tiles_of_every_size_in_several_chunks(isa, group, head_dim):
+    q, k, v = draw(1, group, 1, 1, 1061, head_dim)
+    assert_right(*decode(q, k, v, isa), q, k, v)
+
+
 @pytest.mark.parametrize("head_dim", [59, 128])
 def test_several_queries_are_causal(isa, head_dim):
     q, k, v = draw(1, 4, 2, 5, 1100, head_dim)
