@@ -19,10 +19,13 @@ SHORTEST = 300e-6
 """Seconds over which a call is repeated."""
 
 
-def arrays(rows: int, keys: int, heads: int = HEADS):
+def arrays(rows: int, keys: int, heads: int = HEADS, group: int = 1, bf16: bool = False):
+    """q, k, v, out of `rows` queries and `group` query heads for each of `heads` K/V heads."""
     rng = np.random.default_rng(0)
-    q = rng.standard_normal((1, heads, rows, HEAD_DIM), dtype=np.float32)
+    q = rng.standard_normal((1, heads * group, rows, HEAD_DIM), dtype=np.float32)
     k, v = rng.standard_normal((2, 1, heads, keys, HEAD_DIM), dtype=np.float32)
+    if bf16:
+        q, k, v = ((x.view(np.uint32) >> 16).astype(np.uint16) for x in (q, k, v))
     return q, k, v, np.empty_like(q)
 
 
@@ -40,22 +43,30 @@ def ratio(one, other, rounds: int) -> float:
     return float(np.median([seconds(one) / seconds(other) for _ in range(rounds)]))
 
 
+def compare_kernels(name: str, given, rounds: int):
+    """Print the time of decode over prefill, causal, by keys and rows."""
+    counts = (1, 2, 4, 8, 10, 12, 16, 20, 24, 32)
+    print(f"time of decode over prefill, one thread: {name}; rows per K/V head across")
+    print("keys     " + "".join(f"{count:7}" for count in counts))
+    for keys in (16, 128, 512, 2048, 8192):
+        ratios = []
+        for count in counts:
+            x = given(count, keys)
+            ratios.append(ratio(lambda x=x: run_decode(*x), lambda x=x: run_prefill(*x, causal=True), rounds))
+        print(f"{keys:6}   " + "".join(f"{value:7.2f}" for value in ratios), flush=True)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=21)
     arguments = parser.parse_args()
-    print("time of decode over prefill, one thread; rows per K/V head across")
-    rows = (1, 2, 4, 6, 8, 12, 16, 24, 32)
-    print("keys     " + "".join(f"{count:7}" for count in rows))
-    for keys in (16, 128, 512, 2048, 8192):
-        ratios = []
-        for count in rows:
-            given = arrays(count, keys)
-            ratios.append(
-                ratio(lambda x=given: run_decode(*x), lambda x=given: run_prefill(*x, causal=True), arguments.rounds)
-            )
-        print(f"{keys:6}   " + "".join(f"{value:7.2f}" for value in ratios), flush=True)
+    for name, given in (
+        ("several queries", lambda rows, keys: arrays(rows, keys)),
+        ("a group of one query", lambda rows, keys: arrays(1, keys, group=rows)),
+        ("a group of one bfloat16 query", lambda rows, keys: arrays(1, keys, group=rows, bf16=True)),
+    ):
+        compare_kernels(name, given, arguments.rounds)
     print(f"time of {arguments.threads} threads over one, by multiply-adds of Q K^T; heads across")
     heads = (1, 2, 4, 8, 16)
     print("         " + "".join(f"{count:16}" for count in heads))

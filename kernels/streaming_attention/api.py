@@ -116,5 +116,6 @@ def attention(
     if method is None:
         work = q.shape[0] * kv_heads * rows * k.shape[t] * head_dim
         arguments["threads"] = choose_threads(work, arguments["threads"])
-    run(is_few(rows), q, k, v, written, lse, arguments | {"layout": layout})
+    few = is_few(heads // kv_heads, queries, q.dtype.char == k.dtype.char == "H")
+    run(few, q, k, v, written, lse, arguments | {"layout": layout})
     return result(out, lse)

@@ -90,7 +90,8 @@ def attention_paged(
     if k.dtype.char == "b":
         _run_in_chunks(q, k, v, written, lse, t, max(1, INT8_ROWS * kv_heads // heads), arguments)
     else:
-        run(is_few(heads // kv_heads * queries), q, k, v, written, lse, arguments)
+        few = is_few(heads // kv_heads, queries, q.dtype.char == k.dtype.char == "H")
+        run(few, q, k, v, written, lse, arguments)
     return result(out, lse)
 
 

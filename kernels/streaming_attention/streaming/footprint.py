@@ -27,7 +27,7 @@ def rows_per_head(workload: Workload) -> int:
 
 def is_decode(workload: Workload) -> bool:
     """Whether so few rows share a K/V head that the decode kernel serves it."""
-    return is_few(rows_per_head(workload))
+    return is_few(workload.heads // workload.kv_heads, workload.queries, workload.dtype == "bf16")
 
 
 def workspace(workload: Workload, threads: int, *, isa: str = BEST, block: int = 128, ranks: int = 1) -> int:

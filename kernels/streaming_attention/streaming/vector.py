@@ -49,7 +49,7 @@ def kernel_call(q, k, v, out, lse, causal: bool, offset: int, scale: float, thre
     isa = _forced(options)
     q, k, v, out = map(words, (q, k, v, out))
     arguments = {"causal": causal, "scale": scale, "offset": offset, "threads": threads, "isa": isa}
-    if is_few(q.shape[1] // k.shape[1] * q.shape[2]):
+    if is_few(q.shape[1] // k.shape[1], q.shape[2], q.dtype.char == k.dtype.char == "H"):
         return prepare_decode(q, k, v, out, lse, **arguments), f"streaming.decode {(isa or select_isa()).name}"
     call = partial(run_prefill, q, k, v, out, lse, block=options.get("block"), **arguments)
     return call, prefill.describe(*prefill.choose_kernel(q.dtype, k.dtype, isa))

@@ -7,7 +7,7 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from streaming_attention.streaming.backward_front import run_backward
-from streaming_attention.streaming.footprint import FEW_ROWS
+from streaming_attention.streaming.dispatch import is_few
 from streaming_attention.streaming.front import run_decode, run_prefill
 from streaming_attention.torch.bands import Band, bands_of
 from streaming_attention.torch.views import as_array, check_tensors
@@ -100,7 +100,8 @@ class _Attention(torch.autograd.Function):
         arrays = [as_array(tensor) for tensor in (query, key, value, out)]
         for entries, view in _calls(bands):
             q, k, v, o = _part(arrays, entries, view)
-            run = run_decode if heads // key.shape[1] * queries < FEW_ROWS else run_prefill
+            few = is_few(heads // key.shape[1], queries, query.dtype == key.dtype == torch.bfloat16)
+            run = run_decode if few else run_prefill
             run(q, k, v, o, None if lse is None else lse[entries].numpy(), scale=scale, **_options(view))
         ctx.save_for_backward(query, key, value, out, lse)
         ctx.bands, ctx.scale = bands, scale
