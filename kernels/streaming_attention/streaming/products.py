@@ -65,7 +65,7 @@ def add_rows(isa, storage, width, rows, weights, stride, v, token, count, o, fet
 
     Four, two or one row at a time, as many vectors as registers allow.
     """
-    one = _is_one_tile(rows) and width <= min(8, 2 * tile_rows(isa) // rows) * lanes(isa)
+    one = _is_one_tile(rows) and width <= 8 * lanes(isa) and rows * width <= 2 * tile_rows(isa) * lanes(isa)
     some = count if one else _chunk(storage, width)
     for j in range(0, count, some):
         keys, at = min(some, count - j), weights + 4 * j
