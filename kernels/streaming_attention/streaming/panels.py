@@ -37,7 +37,7 @@ AHEAD = 4
 """How many units ahead memory is prefetched for int8, half as many for two bytes, one for fp32: 8 KiB at head_dim 128.
 Twice as far cost fp32 3% and bf16 4%, because K and V leave the L1 cache before they are used (Zen 5, one core)."""
 D64, D128 = Known(64), Known(128)
-"""Head dimensions that both products are compiled for, the usual ones; any other takes loops of unknown length."""
+"""Head dimensions that scores are compiled for, the usual ones; any other takes loops of unknown length."""
 
 
 class Desk(NamedTuple):
