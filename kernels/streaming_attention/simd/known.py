@@ -54,3 +54,13 @@ def value_of(typingctx, number):
         return ir.IntType(64)(number.value) if isinstance(number, KnownType) else args[0]
 
     return types.int64(number), codegen
+
+
+@intrinsic
+def is_known(typingctx, number):
+    """Whether it is a :class:`Known`; a constant to the compiler."""
+
+    def codegen(_context, _builder, _signature, _args):
+        return ir.IntType(1)(isinstance(number, KnownType))
+
+    return types.boolean(number), codegen

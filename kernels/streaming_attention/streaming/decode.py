@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from streaming_attention.simd import jit
+from streaming_attention.simd import inline, jit
 from streaming_attention.simd.convert import BF16, FP16, FP32, INT8
 from streaming_attention.simd.isa import lanes
 from streaming_attention.simd.memory import store_f32
@@ -55,7 +55,7 @@ def decode_int8(isa, job, task, scratch):
     _decode(isa, INT8, job, task, scratch)
 
 
-@jit
+@inline
 def _decode(isa, storage, job_address, task, scratch):
     """One split of one K/V head, or of several, for all their query rows."""
     job = job_at(job_address)

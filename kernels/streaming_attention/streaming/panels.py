@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from streaming_attention.simd import jit
+from streaming_attention.simd import inline, jit
 from streaming_attention.simd.convert import FP32, size_of
 from streaming_attention.simd.known import Known
 from streaming_attention.simd.memory import load_f32, load_i64
@@ -62,7 +62,7 @@ class Panel(NamedTuple):
     units: int
 
 
-@jit
+@inline
 def take_panel(isa, storage, job, head, keys, desk, panel):
     """A panel: its scores, their weights, the output."""
     if not is_direct(isa, job, storage, job.k_dim):

@@ -6,11 +6,11 @@ others are prefetched, in the order of their addresses.
 
 from __future__ import annotations
 
-from streaming_attention.simd import jit
+from streaming_attention.simd import inline, jit
 from streaming_attention.simd.convert import size_of
 from streaming_attention.simd.dot import dot_tile
 from streaming_attention.simd.isa import lanes, tile_rows
-from streaming_attention.simd.known import Known, value_of
+from streaming_attention.simd.known import Known, is_known, value_of
 from streaming_attention.simd.tile import multiply_tile
 
 ALL = 64
@@ -33,7 +33,7 @@ def score_rows(isa, storage, dims, rows, q, k, token, count, scores, stride, fet
         _score_rows(isa, storage, dims, rows, q, k + j * token, token, keys, at, stride, fetch + j * token)
 
 
-@jit
+@inline
 def _score_rows(isa, storage, dims, rows, q, k, token, count, scores, stride, fetch):
     step = 4 * value_of(dims)
     row = 0
@@ -49,14 +49,23 @@ def _score_rows(isa, storage, dims, rows, q, k, token, count, scores, stride, fe
 
 @jit
 def _score(isa, storage, rows, dims, q, k, token, count, scores, stride, fetch):
-    step, keys = 4 * value_of(dims), lanes(isa) // value_of(rows)
-    whole = count - count % keys
+    keys = lanes(isa) // value_of(rows)
+    whole = count - count % keys if is_known(dims) else 0
     for j in range(0, whole, keys):
         b, f = k + j * token, fetch + j * token
-        dot_tile(isa, storage, rows, q, step, b, token, ALL, dims, scores + 4 * j, stride, f)
+        dot_tile(isa, storage, rows, q, 4 * value_of(dims), b, token, ALL, dims, scores + 4 * j, stride, f)
     if whole < count:
         b, f = k + whole * token, fetch + whole * token
-        dot_tile(isa, storage, rows, q, step, b, token, count - whole, dims, scores + 4 * whole, stride, f)
+        _score_any(isa, storage, rows, value_of(dims), q, b, token, count - whole, scores + 4 * whole, stride, f)
+
+
+@jit
+def _score_any(isa, storage, rows, dims, q, k, token, count, scores, stride, fetch):
+    """Any number of keys and of dims."""
+    keys = lanes(isa) // value_of(rows)
+    for j in range(0, count, keys):
+        b, f = k + j * token, fetch + j * token
+        dot_tile(isa, storage, rows, q, 4 * dims, b, token, count - j, dims, scores + 4 * j, stride, f)
 
 
 @jit
@@ -84,7 +93,7 @@ def _chunk(storage, width):
     return max(16, CHUNK // (width * size_of(storage)) // 16 * 16)
 
 
-@jit
+@inline
 def _add_rows(isa, storage, width, rows, weights, stride, v, token, count, o, fetch):
     step = 4 * width
     row = 0
@@ -107,7 +116,7 @@ def _add(isa, storage, rows, width, weights, stride, v, token, count, o, fetch):
         _add_columns(isa, storage, rows, ONE, width, column, weights, stride, v, token, count, o, fetch)
 
 
-@jit
+@inline
 def _add_columns(isa, storage, rows, vectors, width, column, weights, stride, v, token, count, o, fetch):
     """From `column` on, as far as so many vectors at a time go; the column after them."""
     if value_of(rows) * value_of(vectors) <= 2 * tile_rows(isa):
