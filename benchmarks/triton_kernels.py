@@ -129,8 +129,8 @@ def matmul(rounds: int) -> None:
 
 
 def compilation() -> None:
-    """One kernel from TTIR to machine code, from the disk, and how long a launch takes."""
-    text, target = read(known.prefill("fp32", 128, True)), make_target()
+    """The largest kernel from TTIR to machine code and from the disk."""
+    text, target = read(known.prefill("fp32", 128, True, pair=True)), make_target()
     Kernel(compile_ttir(read(known.merge("fp32", 32)), target))  # LLVM itself starts
     cold = min(seconds(lambda: Kernel(compile_ttir(text, target))) for _ in range(3))
     load_or_compile(text, target)

@@ -62,13 +62,13 @@ def prepare_attention(q, k, v, out, lse, *, causal: bool, scale: float | None, t
     sizes = check_shapes(*views[:3])
     heads, queries, head_dim = sizes.heads, sizes.queries, sizes.head_dim
     block = known.head_block(head_dim)
-    rows = known.tile_rows(queries, causal, head_dim)
+    rows, pair = known.prefill_tile(queries, head_dim)
     even = head_dim == block and rows != known.SHORT_M
-    run = kernel(known.prefill(views[0].dtype, block, even, block_m=rows), isa)
+    run = kernel(known.prefill(views[0].dtype, block, even, pair=pair, block_m=rows), isa)
     scalars = (queries, sizes.keys, sizes.group, int(causal), head_dim, scale_of(scale, head_dim) * LOG2E)
     addresses = [part.address for part in (*views, *views_of(lse=lse))]
     values = [*addresses, 0, 0, *strides_of(views), heads * queries, queries, *scalars]
-    grid = (-(-queries // rows), heads, sizes.batch)
+    grid = (-(-queries // (2 * rows if pair else rows)), heads, sizes.batch)
     held = (q, k, v, out, lse)
     return lambda: run.launch(grid, values, threads) if held and 0 not in grid else None
 

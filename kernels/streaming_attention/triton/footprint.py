@@ -28,10 +28,11 @@ def decode_limits(workload: Workload) -> str | None:
 
 def prefill_workspace(workload: Workload, threads: int, *, isa: str = BEST) -> int:
     """Bytes beyond Q, K, V and O: the lse, and per thread the tiles of Q, K, V, scores and output
-    (one for the keys that all rows see, one for those that are masked)."""
+    (one for the keys that all rows see, one for those that are masked), twice where blocks of queries go in pairs."""
     block = known.head_block(workload.head_dim)
-    rows = known.tile_rows(workload.queries, workload.causal, workload.head_dim)
-    tile = 3 * rows * (block + 16) + rows * (known.BLOCK_N + 16) + 2 * known.BLOCK_N * block + 32 * rows
+    rows, pair = known.prefill_tile(workload.queries, workload.head_dim)
+    state = 3 * rows * (block + 16) + rows * (known.BLOCK_N + 16) + 32 * rows
+    tile = (2 if pair else 1) * state + 2 * known.BLOCK_N * block
     return 4 * workload.batch * workload.heads * workload.queries + threads * (4 * tile + 3 * _PAGE)
 
 

@@ -42,14 +42,16 @@ def test_every_instruction_set_gives_attention_and_reads_its_inputs_anew(name, i
         assert_right(prepared.output, prepared.lse, inputs.q, inputs.k, inputs.v, causal=True, scale=inputs.scale)
 
 
-def test_long_sequences_without_a_mask_take_larger_tiles():
-    workload = Workload("w", queries=known.LONG_FROM + 5, keys=70, head_dim=64)
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("keys", [70, known.PAIR_FROM + 5, known.PAIR_FROM + 77])
+def test_tiles_of_long_sequences_go_in_pairs(causal, keys):
+    workload = Workload("w", queries=known.PAIR_FROM + 5, keys=keys, head_dim=64, causal=causal)
     inputs = make_inputs(workload, 1)
     prepared = METHODS["triton_streaming"].load()(inputs, 2, None, {})
     prepared.run()
-    assert_right(prepared.output, prepared.lse, inputs.q, inputs.k, inputs.v, scale=inputs.scale)
-    assert known.tile_rows(workload.queries, False, 64) == known.LONG_M
-    assert known.tile_rows(workload.queries, True, 64) == known.tile_rows(workload.queries, False, 80) == known.BLOCK_M
+    assert_right(prepared.output, prepared.lse, inputs.q, inputs.k, inputs.v, causal=causal, scale=inputs.scale)
+    assert known.prefill_tile(workload.queries, 64) == (known.BLOCK_M, True)
+    assert known.prefill_tile(workload.queries, 80) == known.prefill_tile(100, 64) == (known.BLOCK_M, False)
 
 
 def test_what_the_kernels_cannot_express_has_a_reason():
@@ -69,8 +71,8 @@ def test_workspaces_cover_what_a_program_needs(head_dim):
     block, even = known.head_block(head_dim), head_dim in known.HEAD_BLOCKS
     scratch = prebuilt.kernel(known.prefill("fp32", block, even)).compiled.scratch
     assert scratch <= footprint.prefill_workspace(problem("triton_streaming", head_dim=head_dim), 1)
-    scratch = prebuilt.kernel(known.prefill("fp32", block, True, block_m=known.LONG_M)).compiled.scratch
-    long = Workload("w", queries=known.LONG_FROM, head_dim=block)
+    scratch = prebuilt.kernel(known.prefill("fp32", block, True, pair=True)).compiled.scratch
+    long = Workload("w", queries=known.PAIR_FROM, head_dim=block)
     assert scratch <= footprint.prefill_workspace(long, 1)
     for rows in (1, known.ROWS[-1]):
         scratch = prebuilt.kernel(known.decode("fp32", block, rows, even)).compiled.scratch

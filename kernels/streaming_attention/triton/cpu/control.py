@@ -6,11 +6,13 @@ that move by a uniform amount each turn in one scalar (see ``plan.drifts``).
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from streaming_attention.triton.cpu.builder import V, llvm_type
 from streaming_attention.triton.cpu.ir import ALWAYS_KEPT, POINTER, Operation, Value
 from streaming_attention.triton.cpu.lanes import Lanes, Position, advance, as_scalar, plus, uniform
 from streaming_attention.triton.cpu.memory import Buffer
-from streaming_attention.triton.cpu.pack import pack_invariant
+from streaming_attention.triton.cpu.pack import is_outside, pack_invariant
 from streaming_attention.triton.cpu.pointwise import as_pointer
 
 
@@ -57,17 +59,47 @@ def lower_for(lowering, operation: Operation) -> None:
     pack_invariant(lowering, operation)
     start, stop, step = (as_scalar(b, lowering.scalars[bound]) for bound in operation.operands[:3])
     carried = _Carried(lowering, operation)
+    amounts = carried.amounts_outside()
     inner = lowering.used
     with b.while_loop(start, stop, step) as index:
-        lowering.scalars[block.arguments[0]] = uniform(block.arguments[0].type.element, 1, index)
+        counter = block.arguments[0]
+        lowering.scalars[counter] = uniform(counter.type.element, 1, index)
         carried.enter()
+        lowering.turns.append(_Turn(counter, step, amounts))
         lowering.block(block)
+        lowering.turns.pop()
         carried.turn()
         lowering.used = inner
     lowering.memo = {}
     carried.leave()
     if not any(result.type.is_tensor for result in operation.results):
         lowering.used = mark
+
+
+@dataclass(frozen=True)
+class _Turn:
+    """What the next turn of a loop changes: its counter, by ``step``, and drifting arguments, by slot."""
+
+    counter: Value
+    step: V
+    amounts: list[tuple[V, V]]
+
+    def go(self, lowering) -> Lanes:
+        """Evaluate as in the next turn from here on; returns the counter of this one."""
+        now = lowering.scalars[self.counter]
+        following = lowering.b.binary("add", as_scalar(lowering.b, now), self.step)
+        lowering.scalars[self.counter] = uniform(self.counter.type.element, 1, following)
+        self._move(lowering, "add")
+        return now
+
+    def back(self, lowering, now: Lanes) -> None:
+        lowering.scalars[self.counter] = now
+        self._move(lowering, "sub")
+
+    def _move(self, lowering, direction: str) -> None:
+        lowering.memo = {}
+        for slot, amount in self.amounts:
+            lowering.b.write(slot, lowering.b.binary(direction, lowering.b.read(slot, "i64"), amount))
 
 
 class _Carried:
@@ -161,6 +193,15 @@ class _Carried:
             scalar = as_scalar(b, lanes)
             total = b.binary("add", total, scalar if scalar.type == "i64" else b.cast("sext", scalar, "i64"))
         return total
+
+    def amounts_outside(self) -> list[tuple[V, V]]:
+        """Slots of drifting arguments with what every turn adds to them, where that is known before the loop."""
+        found = []
+        for place, slot in self.drifts.items():
+            amounts = self.lowering.plan.drifts[self.arguments[place]]
+            if all(is_outside(self.lowering, amount, self.operation) for amount in amounts):
+                found.append((slot, self._amount(place)))
+        return found
 
     def leave(self) -> None:
         for place, result in enumerate(self.operation.results):

@@ -16,7 +16,7 @@ from streaming_attention.triton.cpu.inner import inner_products
 from streaming_attention.triton.cpu.ir import Operation
 from streaming_attention.triton.cpu.lanes import Position, vector
 from streaming_attention.triton.cpu.memory import Buffer
-from streaming_attention.triton.cpu.pack import pack_b, read_a
+from streaming_attention.triton.cpu.pack import pack_b, packed_key, read_a
 from streaming_attention.triton.cpu.prefetch import AHEAD, prefetch
 from streaming_attention.triton.cpu.product import Shape, convert, fuse, plan_product
 
@@ -28,7 +28,8 @@ def lower_dot(lowering, operation: Operation) -> None:
     """``tt.dot``, a matrix at a time where it has a batch."""
     kind = operation.result.type
     target = lowering.in_place.get(operation.result) or lowering.allocate(kind)
-    shape = plan_product(lowering, operation)
+    right = operation.operands[1]
+    shape = lowering.packed_as.get(right) or plan_product(lowering, operation)
     mark = lowering.used
     for outer in lowering.nest(kind.shape[:-2], None):
         batch = outer.index
@@ -37,13 +38,16 @@ def lower_dot(lowering, operation: Operation) -> None:
             inner_products(lowering, operation, shape, batch, a, target)
         else:
             panels = None if shape.form == "direct" else _operand(lowering, operation, 1, shape, batch, pack_b)
+            if right in lowering.plan.packed_once:
+                lowering.packed[packed_key(operation, 1, shape)] = panels
+                lowering.packed_as[right], mark = shape, lowering.used
             _multiply(lowering, operation, shape, batch, a, panels, target)
         lowering.used = mark
     lowering.buffers[operation.result] = target
 
 
 def _operand(lowering, operation: Operation, side: int, shape: Shape, batch: tuple, pack):
-    packed = lowering.packed.get((operation.operands[side], side, shape.compute, shape.width, shape.form))
+    packed = lowering.packed.get(packed_key(operation, side, shape))
     return packed if packed is not None else pack(lowering, operation.operands[side], shape, batch)
 
 

@@ -17,6 +17,7 @@ from streaming_attention.triton.cpu.lanes import Lanes, Position, as_scalar, uni
 from streaming_attention.triton.cpu.memory import Buffer
 from streaming_attention.triton.cpu.plan import make_plan
 from streaming_attention.triton.cpu.pointwise import RULES, as_pointer
+from streaming_attention.triton.cpu.product import Shape
 from streaming_attention.triton.cpu.steps import unit_axis
 from streaming_attention.triton.cpu.target import Target
 
@@ -64,6 +65,8 @@ class Lowering:
         self.buffers: dict[Value, Buffer] = {}
         self.drifting: dict[Value, tuple[Value, V]] = {}
         self.packed: dict = {}
+        self.packed_as: dict[Value, Shape] = {}
+        self.turns: list = []
         self.in_place: dict[Value, Buffer] = {}
         self.plan = make_plan(function)
         self.late = set(self.plan.written_by.values())

@@ -6,7 +6,7 @@ from streaming_attention.triton.cpu.builder import BYTES, V, i64, llvm_type
 from streaming_attention.triton.cpu.ir import Operation, Type, Value
 from streaming_attention.triton.cpu.lanes import Position, vector
 from streaming_attention.triton.cpu.memory import Buffer
-from streaming_attention.triton.cpu.prefetch import AHEAD, prefetch
+from streaming_attention.triton.cpu.prefetch import AHEAD, prefetch, prefetch_next_turn
 from streaming_attention.triton.cpu.product import FEW_ROWS, Shape, convert, in_batch, plan_product, runs_along_k
 from streaming_attention.triton.cpu.transpose import transpose
 
@@ -18,13 +18,17 @@ def pack_invariant(lowering, loop: Operation) -> None:
             shape = plan_product(lowering, operation)
             sides = ((0, read_a), (1, pack_b)) if shape.form == "panels" else ((0, read_a),)
             for side, pack in sides:
-                operand = operation.operands[side]
-                key = (operand, side, shape.compute, shape.width, shape.form)
-                if key not in lowering.packed and _is_outside(lowering, operand, loop):
+                operand, key = operation.operands[side], packed_key(operation, side, shape)
+                if key not in lowering.packed and is_outside(lowering, operand, loop):
                     lowering.packed[key] = pack(lowering, operand, shape, ())
 
 
-def _is_outside(lowering, value: Value, loop: Operation) -> bool:
+def packed_key(operation: Operation, side: int, shape: Shape) -> tuple:
+    """What tells a packed operand from others, in ``lowering.packed``."""
+    return operation.operands[side], side, shape.compute, shape.width, shape.form
+
+
+def is_outside(lowering, value: Value, loop: Operation) -> bool:
     """Whether a value can be evaluated before a loop."""
     if value in lowering.buffers or value in lowering.scalars:
         return True
@@ -32,7 +36,7 @@ def _is_outside(lowering, value: Value, loop: Operation) -> bool:
     if operation is None or operation in set(loop.walk()):
         return False
     return value not in lowering.plan.kept and all(
-        _is_outside(lowering, operand, loop) for operand in operation.operands
+        is_outside(lowering, operand, loop) for operand in operation.operands
     )
 
 
@@ -113,6 +117,8 @@ def _pack_straight(lowering, value: Value, shape: Shape, batch: tuple, base: V) 
             rows.append(convert(b, lowering.evaluate(value, in_batch(where, batch)), shape.compute))
             if shape.m <= FEW_ROWS:
                 prefetch(lowering, value, in_batch(where, batch), len(batch), b.add(where.index[0], AHEAD))
+            else:
+                prefetch_next_turn(lowering, value, in_batch(where, batch))
         if shape.pair == 2:
             order = [side * shape.lanes + lane for lane in range(shape.lanes) for side in (0, 1)]
             rows = [b.shuffle(*rows, order)]
@@ -129,6 +135,7 @@ def _pack_turned(lowering, value: Value, shape: Shape, batch: tuple, base: V, de
         for column in range(lanes):
             where = in_batch(Position((k, b.add(n, column)), 0, depth), batch)
             rows.append(b.cast("bitcast", convert(b, lowering.evaluate(value, where), shape.compute), whole))
+            prefetch_next_turn(lowering, value, where)
         for place, row in enumerate(transpose(b, rows)):
             b.store(row, _panel(b, shape, base, b.add(k, place * shape.pair), n), BYTES[shape.compute])
     lowering.memo = {}

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from streaming_attention.triton.cpu.ir import ALWAYS_KEPT, POINTER, Function, Operation, Value
-from streaming_attention.triton.cpu.share import over_products, written_by_reductions
+from streaming_attention.triton.cpu.share import over_products, packed_together, written_by_reductions
 from streaming_attention.triton.cpu.steps import drifts_of
 
 DEAR = {"tt.load", "arith.divf", "arith.remf", "arith.divsi", "arith.divui", "arith.remsi", "arith.remui",
@@ -40,12 +40,15 @@ class Plan:
         Reduction -> a kept tensor that it writes while reading it, rather than a pass of its own before.
     over : dict
         Kept tensor -> a product whose memory it takes over.
+    packed_once : set of Value
+        Right operands of several products of a block, which the first one packs for all.
     """
 
     kept: set[Value] = field(default_factory=set)
     drifts: dict[Value, list[Value]] = field(default_factory=dict)
     written_by: dict[Operation, Value] = field(default_factory=dict)
     over: dict[Value, Value] = field(default_factory=dict)
+    packed_once: set[Value] = field(default_factory=set)
 
 
 def make_plan(function: Function) -> Plan:
@@ -125,7 +128,10 @@ class _Decider:
 
     def _value(self, operation: Operation, value: Value) -> None:
         sites: set[Operation] = set()
-        for user in value.users:
+        packers = packed_together(value)
+        if packers:
+            self.plan.packed_once.add(value)
+        for user in set(value.users).difference(packers[1:]):
             lazy = user.name not in ALWAYS_KEPT and user.results and user.result.type.is_tensor
             kept = not lazy or any(result in self.plan.kept for result in user.results)
             sites |= {user} if kept else set().union(*(self.sites[result] for result in user.results))

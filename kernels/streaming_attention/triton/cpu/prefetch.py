@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from streaming_attention.triton.cpu.builder import V
-from streaming_attention.triton.cpu.ir import Operation, Value
+from streaming_attention.triton.cpu.ir import ALWAYS_KEPT, Operation, Value
 from streaming_attention.triton.cpu.lanes import Position
+from streaming_attention.triton.cpu.plan import DEAR
 
 AHEAD = 16
 """Rows between what is read and what is asked for."""
 
+FIRST, SECOND = 3, 2
+"""LLVM's names of the caches."""
+
 _SAME_PLACE = ("arith.", "math.", "tt.fp_to_fp", "tt.bitcast")
 
 
-def prefetch(lowering, value: Value, position: Position, axis: int, index) -> None:
+def prefetch(lowering, value: Value, position: Position, axis: int, index, cache: int = FIRST) -> None:
     """Ask for the memory that a value loads at another index along one axis; nothing for what has a buffer."""
     operation = value.operation
     if value in lowering.buffers or operation is None or not value.type.is_tensor:
@@ -23,18 +27,39 @@ def prefetch(lowering, value: Value, position: Position, axis: int, index) -> No
         for place, source in enumerate(order):
             moved[source] = position.index[place]
         lanes = None if position.axis is None else order[position.axis]
-        prefetch(lowering, operation.operands[0], Position(tuple(moved), lanes, position.count), order[axis], index)
+        there = Position(tuple(moved), lanes, position.count)
+        prefetch(lowering, operation.operands[0], there, order[axis], index, cache)
     elif operation.name == "tt.load":
         index = (*position.index[:axis], index, *position.index[axis + 1 :])
-        _ask(lowering, operation, Position(index, position.axis, position.count))
+        _ask(lowering, operation, Position(index, position.axis, position.count), cache)
     elif operation.name.startswith(_SAME_PLACE):
         for operand in operation.operands:
-            prefetch(lowering, operand, position, axis, index)
+            prefetch(lowering, operand, position, axis, index, cache)
 
 
-def _ask(lowering, load: Operation, position: Position) -> None:
+def prefetch_next_turn(lowering, value: Value, position: Position) -> None:
+    """Ask the second cache for the memory that a value loads at the same position a turn of the loop later."""
+    if lowering.turns:
+        turn, memo = lowering.turns[-1], lowering.memo
+        now = turn.go(lowering)
+        prefetch(lowering, value, position, 0, position.index[0], SECOND)
+        turn.back(lowering, now)
+        lowering.memo = memo
+
+
+def _ask(lowering, load: Operation, position: Position, cache: int) -> None:
+    if not _is_safe(load.operands[0], lowering.plan.kept):
+        return
     pointer = lowering.evaluate(load.operands[0], position)
     if pointer.offset is not None and pointer.offset.vector is None and pointer.scalar is not None:
         b = lowering.b
         address = b.offset(pointer.scalar, pointer.offset.scalar, pointer.pointee)
-        b.call("void", "llvm.prefetch.p0", address, V("i32", "0"), V("i32", "3"), V("i32", "1"))
+        b.call("void", "llvm.prefetch.p0", address, V("i32", "0"), V("i32", str(cache)), V("i32", "1"))
+
+
+def _is_safe(value: Value, kept: set[Value]) -> bool:
+    """Whether an address may be computed where the kernel doesn't: nothing is loaded for it, or divided."""
+    operation = value.operation
+    if operation is None or value in kept or not value.type.is_tensor or operation.name in ALWAYS_KEPT:
+        return True
+    return operation.name not in DEAR and all(_is_safe(operand, kept) for operand in operation.operands)

@@ -1,14 +1,18 @@
 """What one pass over memory can do for two operations: a kept tensor written by the reduction that reads it first, and
-one that takes the place of the product it is made from.
+one that takes the place of the product it is made from; and what several products pack once.
 
-In attention both concern ``p = exp2(scores - m)``: it is written while its rows are summed, over the scores, so that a
-block of keys costs one pass less and half the cache.
+In attention the first two concern ``p = exp2(scores - m)``: it is written while its rows are summed, over the scores,
+so that a block of keys costs one pass less and half the cache; the last concerns K and V that two blocks of queries
+meet.
 """
 
 from __future__ import annotations
 
 from streaming_attention.triton.cpu.builder import BYTES
 from streaming_attention.triton.cpu.ir import ALWAYS_KEPT, Operation, Value
+
+SURELY_PACKED = 32
+"""Rows from which on every product packs its right operand, whatever the target's registers."""
 
 
 def written_by_reductions(kept: set[Value], sites: dict, order: dict, writers: list[int]) -> dict[Operation, Value]:
@@ -75,3 +79,13 @@ def _products(value: Value, kept: set[Value], kind) -> list[Value]:
         if operand not in kept or (operand.operation and operand.operation.name == "tt.dot")
         for product in _products(operand, kept, kind)
     ]
+
+
+def packed_together(value: Value) -> list[Operation]:
+    """Products of one block that pack a value alike, as their right operand, in order; none if they are not several."""
+    products = list(dict.fromkeys(user for user in value.users if user.name == "tt.dot" and user.operands[1] is value))
+    if len(products) < 2 or len(products) < len(value.users):
+        return []
+    types = [(product.block, [operand.type for operand in product.operands]) for product in products]
+    rows, *batch = products[0].operands[0].type.shape[-2::-1]
+    return products if all(each == types[0] for each in types) and rows >= SURELY_PACKED and not batch else []
