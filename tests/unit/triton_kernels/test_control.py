@@ -140,3 +140,30 @@ def test_compare_and_swap_makes_a_lock(define):
     lock, total = np.zeros(1, np.int32), np.zeros(1, np.int32)
     kernel[(500,)](lock, total)
     assert total[0] == 500
+
+
+def test_values_that_are_used_twice_again_and_again_compile_in_linear_time(define):
+    """Walked as trees they are 2^40 operations, and this test doesn't end."""
+    kernel = define("""
+    @triton.jit
+    def kernel(x, out, turns, N: tl.constexpr):
+        place = tl.arange(0, N)
+        value = tl.load(x + place)
+        for turn in range(0, turns):
+            for step in tl.static_range(40):
+                place = place * place - place
+                value = value * value + value
+            place = place & (N - 1)
+            value += tl.load(x + place)
+        tl.store(out + tl.arange(0, N), value)
+    """).kernel
+    x = np.arange(16, dtype=np.int32)
+    out = np.zeros_like(x)
+    kernel[(1,)](x, out, 2, N=16)
+    place, value = x.copy(), x.copy()
+    for _ in range(2):
+        for _ in range(40):
+            place, value = place * place - place, value * value + value
+        place &= 15
+        value += x[place]
+    np.testing.assert_array_equal(out, value)

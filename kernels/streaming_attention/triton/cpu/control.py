@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from streaming_attention.triton.cpu.builder import V, llvm_type
-from streaming_attention.triton.cpu.ir import ALWAYS_KEPT, POINTER, Operation, Value
+from streaming_attention.triton.cpu.expressions import depends, reads_only, sites
+from streaming_attention.triton.cpu.ir import POINTER, Operation, Value
 from streaming_attention.triton.cpu.lanes import Lanes, Position, advance, as_scalar, plus, uniform
 from streaming_attention.triton.cpu.memory import Buffer
 from streaming_attention.triton.cpu.pack import is_outside, pack_invariant
@@ -176,7 +177,7 @@ class _Carried:
 
     def _stays_put(self, place: int, value: Value) -> bool:
         """Whether a value can be written over its own old one, reading no other carried tensor."""
-        return _reads_only(value, self.arguments[place], self.arguments)
+        return reads_only(value, self.arguments[place], self.arguments)
 
     def _aside(self, value: Value) -> Buffer:
         """A value in a buffer of its own, out of the way of what the turn overwrites."""
@@ -221,37 +222,3 @@ def evaluate_drifting(lowering, value: Value, position: Position) -> Lanes:
     if value.type.element != "i64":
         moved = lowering.b.cast("trunc", moved, llvm_type(value.type.element))
     return plus(lowering.b, lanes, uniform(value.type.element, position.count, moved))
-
-
-def sites(value: Value) -> set[Operation]:
-    """Operations that end up reading a value, through expressions that are evaluated where they are used."""
-    found: set[Operation] = set()
-    for user in value.users:
-        lazy = user.name not in ALWAYS_KEPT and user.results and user.result.type.is_tensor
-        found |= sites(user.result) if lazy else {user}
-    return found
-
-
-def depends(value: Value) -> set[Value]:
-    """All values that an expression is made of."""
-    operation = value.operation
-    found = {value}
-    if operation is not None and operation.name not in ALWAYS_KEPT:
-        for operand in operation.operands:
-            found |= depends(operand)
-    return found
-
-
-def _reads_only(value: Value, own: Value, arguments: list[Value]) -> bool:
-    """Whether an expression reads, of the carried tensors, its own alone and that element by element."""
-    operation = value.operation
-    if value is own:
-        return True
-    if operation is None:
-        return value not in arguments or not value.type.is_tensor
-    if operation.name in ALWAYS_KEPT:
-        return True
-    pointwise = operation.name.startswith(("arith.", "math.", "tt.load"))
-    if not pointwise and own in depends(value):
-        return False
-    return all(_reads_only(operand, own, arguments) for operand in operation.operands)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from streaming_attention.triton.cpu.builder import BYTES, V, i64, llvm_type
+from streaming_attention.triton.cpu.expressions import parts_of
 from streaming_attention.triton.cpu.ir import Operation, Type, Value
 from streaming_attention.triton.cpu.lanes import Position, vector
 from streaming_attention.triton.cpu.memory import Buffer
@@ -30,13 +31,11 @@ def packed_key(operation: Operation, side: int, shape: Shape) -> tuple:
 
 def is_outside(lowering, value: Value, loop: Operation) -> bool:
     """Whether a value can be evaluated before a loop."""
-    if value in lowering.buffers or value in lowering.scalars:
-        return True
-    operation = value.operation
-    if operation is None or operation in set(loop.walk()):
-        return False
-    return value not in lowering.plan.kept and all(
-        is_outside(lowering, operand, loop) for operand in operation.operands
+    held = lambda part: part in lowering.buffers or part in lowering.scalars  # noqa: E731
+    inside = set(loop.walk())
+    return all(
+        held(part) or not (part.operation is None or part.operation in inside or part in lowering.plan.kept)
+        for part in parts_of(value, held)
     )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from streaming_attention.triton.cpu.expressions import is_held, parts_of
 from streaming_attention.triton.cpu.ir import ALWAYS_KEPT, POINTER, Function, Operation, Value
 from streaming_attention.triton.cpu.share import over_products, packed_together, written_by_reductions
 from streaming_attention.triton.cpu.steps import drifts_of
@@ -102,13 +103,9 @@ def _unwieldy(operations: list[Operation]) -> set[Value]:
 
 def contains_load(value: Value, kept: set[Value]) -> list[Operation]:
     """Loads that evaluating a value runs."""
-    operation = value.operation
-    if operation is None or value in kept or not value.type.is_tensor or operation.name in ALWAYS_KEPT:
-        return []
-    found = [operation] if operation.name == "tt.load" else []
-    for operand in operation.operands:
-        found += contains_load(operand, kept)
-    return found
+    is_leaf = lambda part: is_held(part) or part in kept or not part.type.is_tensor  # noqa: E731
+    made = (part.operation for part in parts_of(value, is_leaf) if not is_leaf(part))
+    return [operation for operation in made if operation.name == "tt.load"]
 
 
 class _Decider:
@@ -177,9 +174,15 @@ def _may_overlap(load: Operation, store: Operation) -> bool:
 
 
 def _bases(value: Value) -> set[Value]:
-    """Arguments of the kernel that a pointer may come from."""
-    operation = value.operation
-    if operation is None or not operation.operands:
-        return {value}
-    pointers = [operand for operand in operation.operands if operand.type.element == POINTER]
-    return set().union(*map(_bases, pointers or operation.operands))
+    """Arguments of the kernel, and values made of nothing, that a pointer may come from."""
+    found, seen, waiting = set(), {value}, [value]
+    while waiting:
+        part = waiting.pop()
+        operands = part.operation.operands if part.operation else []
+        if not operands:
+            found.add(part)
+        pointers = [operand for operand in operands if operand.type.element == POINTER]
+        new = [operand for operand in pointers or operands if operand not in seen]
+        seen.update(new)
+        waiting += new
+    return found

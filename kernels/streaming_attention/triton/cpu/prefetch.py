@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from streaming_attention.triton.cpu.builder import V
-from streaming_attention.triton.cpu.ir import ALWAYS_KEPT, Operation, Value
+from streaming_attention.triton.cpu.expressions import is_held, parts_of
+from streaming_attention.triton.cpu.ir import Operation, Value
 from streaming_attention.triton.cpu.lanes import Position
 from streaming_attention.triton.cpu.plan import DEAR
 
@@ -59,7 +60,5 @@ def _ask(lowering, load: Operation, position: Position, cache: int) -> None:
 
 def _is_safe(value: Value, kept: set[Value]) -> bool:
     """Whether an address may be computed where the kernel doesn't: nothing is loaded for it, or divided."""
-    operation = value.operation
-    if operation is None or value in kept or not value.type.is_tensor or operation.name in ALWAYS_KEPT:
-        return True
-    return operation.name not in DEAR and all(_is_safe(operand, kept) for operand in operation.operands)
+    is_leaf = lambda part: is_held(part) or part in kept or not part.type.is_tensor  # noqa: E731
+    return not any(part.operation.name in DEAR for part in parts_of(value, is_leaf) if not is_leaf(part))

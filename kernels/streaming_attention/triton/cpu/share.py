@@ -9,6 +9,7 @@ meet.
 from __future__ import annotations
 
 from streaming_attention.triton.cpu.builder import BYTES
+from streaming_attention.triton.cpu.expressions import parts_of
 from streaming_attention.triton.cpu.ir import ALWAYS_KEPT, Operation, Value
 
 SURELY_PACKED = 32
@@ -66,19 +67,17 @@ def over_products(kept: set[Value], sites: dict, order: dict) -> dict[Value, Val
 
 def _products(value: Value, kept: set[Value], kind) -> list[Value]:
     """Products of a tensor's shape and element size that its expression reads at its own place and nowhere else."""
-    operation = value.operation
-    if operation is None or value.type.shape != kind.shape:
-        return []
-    if operation.name == "tt.dot":
-        return [value] if BYTES[value.type.element] == BYTES[kind.element] else []
-    if operation.name in ALWAYS_KEPT or not operation.name.startswith(("arith.", "math.", "tt.fp_to_fp")):
-        return []
-    return [
-        product
-        for operand in operation.operands
-        if operand not in kept or (operand.operation and operand.operation.name == "tt.dot")
-        for product in _products(operand, kept, kind)
-    ]
+    ends = lambda part: part is not value and (part in kept or not _is_pointwise(part, kind))  # noqa: E731
+    return [part for part in parts_of(value, ends) if _is_product(part, kind)]
+
+
+def _is_pointwise(value: Value, kind) -> bool:
+    return value.type.shape == kind.shape and value.operation.name.startswith(("arith.", "math.", "tt.fp_to_fp"))
+
+
+def _is_product(value: Value, kind) -> bool:
+    operation, same = value.operation, value.type.shape == kind.shape
+    return bool(operation) and operation.name == "tt.dot" and same and BYTES[value.type.element] == BYTES[kind.element]
 
 
 def packed_together(value: Value) -> list[Operation]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from streaming_attention.triton.cpu.expressions import parts_of
 from streaming_attention.triton.cpu.ir import ALWAYS_KEPT, POINTER, Block, Operation, Value
 
 
@@ -34,15 +35,19 @@ def _amounts(argument: Value, value: Value, block: Block) -> list[Value] | None:
 
 def is_uniform(value: Value) -> bool:
     """Whether all elements of a tensor are the same scalar."""
+    return all(
+        _is_one_scalar(part) or (part.operation is not None and _is_pointwise(part.operation))
+        for part in parts_of(value, _is_one_scalar)
+    )
+
+
+def _is_one_scalar(value: Value) -> bool:
     operation = value.operation
-    if operation is None:
-        return not value.type.is_tensor
-    if operation.name == "arith.constant":
-        return True
-    if operation.name in ("tt.splat",):
-        return True
-    pointwise = operation.name.startswith("arith.") or operation.name in ("tt.expand_dims", "tt.broadcast")
-    return pointwise and all(map(is_uniform, operation.operands))
+    return not value.type.is_tensor if operation is None else operation.name in ("arith.constant", "tt.splat")
+
+
+def _is_pointwise(operation: Operation) -> bool:
+    return operation.name.startswith("arith.") or operation.name in ("tt.expand_dims", "tt.broadcast")
 
 
 def unit_axis(value: Value, kept=frozenset()) -> int | None:
@@ -81,7 +86,15 @@ def _loads_with_axes(value: Value, kept, seen: set[Value]):
 class _Steps:
     """How an integer or pointer tensor grows along each axis: an int, or None where not known."""
 
+    def __init__(self):
+        self.known: dict[Value, tuple] = {}
+
     def of(self, value: Value) -> tuple:
+        if value not in self.known:
+            self.known[value] = self._of(value)
+        return self.known[value]
+
+    def _of(self, value: Value) -> tuple:
         operation, rank = value.operation, len(value.type.shape)
         rule = None if operation is None else getattr(self, operation.name.partition(".")[2], None)
         if rule is not None and value.type.is_tensor:
