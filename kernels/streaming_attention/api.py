@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from streaming_attention import checks
-from streaming_attention.common import check_common, new_lse, result, run, streaming_options
+from streaming_attention.common import check_common, new_lse, prepare, result, streaming_options
 from streaming_attention.merging import merge
 from streaming_attention.others import run_method
 from streaming_attention.paged import attention_paged
 from streaming_attention.registry import find_method
+from streaming_attention.repeats import find, form_of, remember
 from streaming_attention.streaming.dispatch import choose_threads, is_few
 from streaming_attention.varlen import attention_varlen
 
@@ -96,6 +97,12 @@ def attention(
     >>> attention(q, k, v, causal=True).shape
     (1, 8, 100, 64)
     """
+    form = None
+    if method is None and window is None and out is None and sinks is None and alibi_slopes is None and not options:
+        form = form_of((q, k, v), (causal, scale, softcap, layout, threads, return_lse))
+        repeat = find(form)
+        if repeat is not None:
+            return repeat(q, k, v)
     axes = checks.check_layout("layout", layout)
     given = q, k, v
     q, k, v = (checks.check_array(name, x, axes) for name, x in (("q", q), ("k", k), ("v", v)))
@@ -117,5 +124,7 @@ def attention(
         work = q.shape[0] * kv_heads * rows * k.shape[t] * head_dim
         arguments["threads"] = choose_threads(work, arguments["threads"])
     few = is_few(heads // kv_heads, queries, q.dtype.char == k.dtype.char == "H")
-    run(few, q, k, v, written, lse, arguments | {"layout": layout})
+    call = prepare(few, q, k, v, written, lse, arguments | {"layout": layout})
+    call()
+    remember(form, call, out, lse)
     return result(out, lse)

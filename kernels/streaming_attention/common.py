@@ -8,7 +8,7 @@ from streaming_attention import checks
 from streaming_attention.registry import find_method
 from streaming_attention.simd.isa import select_isa
 from streaming_attention.streaming.footprint import BEST
-from streaming_attention.streaming.front import run_decode, run_prefill
+from streaming_attention.streaming.front import Call, prepare_decode, prepare_prefill
 
 
 def check_common(heads: int, causal, scale, window, softcap, sinks, alibi_slopes, threads) -> dict:
@@ -43,13 +43,17 @@ def new_lse(wanted: bool, *shape: int) -> np.ndarray | None:
     return np.empty(shape, np.float32) if wanted else None
 
 
-def run(few: bool, q, k, v, out, lse, arguments: dict) -> None:
-    """The kernel for few rows a K/V head, or the one for many."""
-    if few:
-        arguments.pop("block", None)
-        run_decode(q, k, v, out, lse, **arguments)
-    else:
-        run_prefill(q, k, v, out, lse, **arguments)
+def prepare(few: bool, q, k, v, out, lse, arguments: dict) -> Call:
+    """A call of the kernel for few rows a K/V head, or of the one for many."""
+    if not few:
+        return prepare_prefill(q, k, v, out, lse, **arguments)
+    arguments.pop("block", None)
+    return prepare_decode(q, k, v, out, lse, **arguments)
+
+
+def run(*arguments) -> None:
+    """:func:`prepare`, called once."""
+    prepare(*arguments)()
 
 
 def result(out, lse):

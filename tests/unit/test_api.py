@@ -1,5 +1,3 @@
-import inspect
-
 import numpy as np
 import pytest
 from guarded import guarded
@@ -10,7 +8,6 @@ from textbook import assert_as_good
 
 import streaming_attention
 from streaming_attention import attention
-from streaming_attention.streaming.front import run_prefill
 
 Q, K, V = draw(2, 4, 2, 5, 9, 16)
 
@@ -147,10 +144,7 @@ def test_public_names():
         streaming_attention.nothing  # noqa: B018
 
 
-needs_options = pytest.mark.skipif(
-    "softcap" not in inspect.signature(run_prefill).parameters, reason="run_prefill has no options on logits"
-)
-QUERIES = [1, pytest.param(40, marks=needs_options)]
+QUERIES = [1, 40]
 
 
 @pytest.mark.parametrize("queries", QUERIES)

@@ -1,7 +1,5 @@
 """Attention over pages: the same as over the keys in one piece, and nothing outside is read whatever comes."""
 
-import inspect
-
 import numpy as np
 import pytest
 from guarded import guarded
@@ -10,11 +8,7 @@ from hypothesis import strategies as st
 from textbook import assert_as_good, meaning, to_bf16
 
 from streaming_attention import attention, attention_paged
-from streaming_attention.streaming.front import run_prefill
 
-needs_pages = pytest.mark.skipif(
-    "block_table" not in inspect.signature(run_prefill).parameters, reason="run_prefill takes keys in one piece"
-)
 RNG = np.random.default_rng(3)
 TABLE = np.array([[3, 0, -7], [1, 4, 2]], np.int32)
 LENGTHS = np.array([20, 41], np.int32)
@@ -42,7 +36,6 @@ def test_decode_is_the_same_as_in_one_piece(options):
     assert_same_as_in_one_piece(Q, K, V, **options)
 
 
-@needs_pages
 def test_chunked_prefill_is_the_same_as_in_one_piece():
     assert_same_as_in_one_piece(RNG.standard_normal((2, 4, 19, 24), dtype=np.float32), K, V)
 

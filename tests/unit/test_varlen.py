@@ -1,22 +1,15 @@
 """Sequences of any lengths in one call."""
 
-import inspect
-
 import numpy as np
 import pytest
 from problems import draw
 
 from streaming_attention import attention, attention_varlen
-from streaming_attention.streaming.front import run_prefill
 
-needs_varlen = pytest.mark.skipif(
-    "cu_seqlens_q" not in inspect.signature(run_prefill).parameters, reason="run_prefill takes one length"
-)
 Q, K, V = (x[0].swapaxes(0, 1) for x in draw(1, 4, 2, 30, 30, 16))
 STARTS = np.array([0, 7, 7, 30], np.int32)
 
 
-@needs_varlen
 @pytest.mark.parametrize("options", [{}, {"causal": True, "window": (5, 0)}, {"softcap": 2.0}])
 def test_each_sequence_is_a_call_of_its_own(options):
     out, lse = attention_varlen(Q, K, V, STARTS, return_lse=True, **options)

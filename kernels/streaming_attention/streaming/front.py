@@ -23,7 +23,14 @@ AXES = {"bhtd": (0, 1, 2, 3), "bthd": (0, 2, 1, 3)}
 """Axes of (batch, head, token, dim) by layout."""
 
 
-def run_prefill(
+def run_prefill(q, k, v, out, lse=None, **options) -> str:
+    """:func:`prepare_prefill`, called once; returns what ran, the instruction set and the operands of its products."""
+    call = prepare_prefill(q, k, v, out, lse, **options)
+    call()
+    return prefill.describe(call.isa, call.kernel)
+
+
+def prepare_prefill(
     q,
     k,
     v,
@@ -46,8 +53,8 @@ def run_prefill(
     kv_layout=None,
     cu_seqlens_q=None,
     cu_seqlens_k=None,
-) -> str:
-    """Attention of every query over all its keys, into `out`.
+) -> Call:
+    """Attention of every query over all its keys, into `out`, as a call to be repeated.
 
     Logits are ``scale * q . k``, then softcap, then ALiBi, then masks. A row's bits depend on its query, on the keys it
     sees and on `block` alone: they are the same in one call and in chunks of the queries, for contiguous keys and for
@@ -92,10 +99,6 @@ def run_prefill(
         Sequences of any lengths, 0 included, side by side along the tokens: `q` and `out` are (tokens, heads,
         head_dim), `lse` (heads, tokens), and `k`, `v` (tokens, kv_heads, head_dim) unless paged.
 
-    Returns
-    -------
-    kernel : str
-        What ran: the instruction set and the operands of its products.
     """
     axes, kv_axes = AXES[layout], AXES[kv_layout or (layout if block_table is None else "bthd")]
     if cu_seqlens_q is not None:
@@ -111,12 +114,12 @@ def run_prefill(
     job["staged"] = prefill.is_staged(kernel, job)
     tables = {"sinks": sinks, "slopes": slopes, "lengths": seqlens, "q_starts": cu_seqlens_q, "k_starts": cu_seqlens_k}
     job.update((name, address(array)) for name, array in tables.items() if array is not None)
-    tasks, _order = cut_prefill(job, isa.width, threads, seqlens, cu_seqlens_q, cu_seqlens_k)
+    tasks, order = cut_prefill(job, isa.width, threads, seqlens, cu_seqlens_q, cu_seqlens_k)
     scratch = prefill.scratch_bytes(
         isa, job["head_dim"], job["strips"], block, kernel is prefill.prefill_words or job["staged"]
     )
-    _launch(isa, kernel, job, tasks, threads, scratch)
-    return prefill.describe(isa, kernel)
+    kept = q, k, v, out, lse, sinks, slopes, block_table, seqlens, cu_seqlens_q, cu_seqlens_k, order
+    return Call(isa, kernel, job, tasks, threads, scratch, kept)
 
 
 def run_decode(q, k, v, out, lse=None, **options) -> None:
@@ -148,7 +151,7 @@ def prepare_decode(
 ) -> Call:
     """Attention of few queries over many keys, into `out`, as a call to be repeated.
 
-    Parameters are those of :func:`run_prefill`, and
+    Parameters are those of :func:`prepare_prefill`, and
 
     Parameters
     ----------
@@ -190,8 +193,8 @@ def prepare_decode(
         job["partial"] = job["counters"] + 8 * heads
     job["together"] = together = decode.heads_together(job, threads)
     scratch = decode.scratch_bytes(isa, job["head_dim"], rows, together)
-    kept = q, k, v, out, lse, sinks, slopes, k_scale, v_scale, block_table, seqlens, partial
-    return Call(isa, DECODE[k.dtype.char], job, heads // together * splits, threads, scratch, kept)
+    kept = q, k, v, out, lse, sinks, slopes, k_scale, v_scale, block_table, seqlens
+    return Call(isa, DECODE[k.dtype.char], job, heads // together * splits, threads, scratch, kept, partial)
 
 
 DECODE = {"f": decode.decode_fp32, "H": decode.decode_bf16, "e": decode.decode_fp16, "b": decode.decode_int8}
@@ -201,17 +204,17 @@ DECODE = {"f": decode.decode_fp32, "H": decode.decode_bf16, "e": decode.decode_f
 class Call:
     """A launch to be repeated, with a record that is filled once; calls of one object may not overlap.
 
-    The arrays' memory must stay where it is; `kept` is what the record points to.
+    The arrays' memory must stay where it is; `kept` is what the record points to, `partial` where decode's splits meet.
     """
 
-    __slots__ = ("_arguments", "_kept")
+    __slots__ = ("arguments", "isa", "kept", "kernel", "partial")
 
-    def __init__(self, isa, kernel, job: dict, tasks: int, threads: int, scratch: int, kept=()):
-        self._arguments = isa, address_of(kernel, isa, 3), _PACK.pack(*job.values()), tasks, threads, scratch
-        self._kept = kept
+    def __init__(self, isa, kernel, job: dict, tasks: int, threads: int, scratch: int, kept=(), partial=None):
+        self.isa, self.kernel, self.kept, self.partial = isa, kernel, kept, partial
+        self.arguments = isa, address_of(kernel, isa, 3), _PACK.pack(*job.values()), tasks, threads, scratch
 
     def __call__(self) -> None:
-        pool.launch(*self._arguments)
+        pool.launch(*self.arguments)
 
 
 _PACK = struct.Struct(f"{len(JOB.names) - FACTORS}q{FACTORS}d")
@@ -245,7 +248,3 @@ def _describe(q, k, v, out, lse, causal, scale, window, offset, axes, kv_axes, b
     job["right"] = 0 if causal else UNBOUNDED if right is None else right
     job["scale"] = (job["head_dim"] ** -0.5 if scale is None else scale) * LOG2_E
     return job
-
-
-def _launch(isa, kernel, job: dict, tasks: int, threads: int, scratch: int) -> None:
-    Call(isa, kernel, job, tasks, threads, scratch)()
