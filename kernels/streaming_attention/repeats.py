@@ -43,8 +43,8 @@ class Repeat:
 
     def __init__(self, call: Call, out: np.ndarray, lse: np.ndarray | None):
         self.out, self.lse = (out.shape, out.dtype), lse is not None and lse.shape
-        isa, kernel, record, *self.launch = call.arguments
-        self.launch = isa, kernel, *self.launch
+        isa, kernel, record, *launch = call.arguments
+        self.launch = isa, kernel, *launch
         self.record = record[_ADDRESSES.size :]
         *_, partial, counters = _ADDRESSES.unpack(record[: _ADDRESSES.size])
         self.partial, self.counted = call.partial is not None and call.partial.size, (partial - counters) // 4
