@@ -18,6 +18,6 @@ def matmul(a, b, c, size, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr):
 
 
 def run(a, b, c) -> None:
-    """c = a b of square matrices whose size the tiles divide."""
+    """c = a b of square matrices whose size the tiles divide. Of tiles of 128 to 1024 each, the fastest (Zen 5)."""
     size = len(a)
-    matmul[(size // 512, size // 256)](a, b, c, size, BM=512, BN=256, BK=128)
+    matmul[(size // 512, size // 1024)](a, b, c, size, BM=512, BN=1024, BK=128)
