@@ -66,10 +66,21 @@ class Browser:
         return self.driver.find_elements(By.XPATH, xpath)
 
     def choose(self, *items: str) -> None:
-        """Follow menu items from the home menu on, such as a category and its subcategory."""
-        self.click("//nav//ol//a")
+        """Follow menu items from the home menu on, such as a category and its subcategory.
+
+        A click on a menu that is just drawn anew may get lost: it is made again until the next item is there.
+        """
+        last = "//nav//ol//a"
+        self.click(last)
         for item in items:
-            self.click(f"//nav//a[span[text()={quoted(item)}]]")
+            following = f"//nav//a[span[text()={quoted(item)}]]"
+            self.wait(lambda last=last, following=following: self.find_all(following) or self.click_again(last))
+            self.click(following)
+            last = following
+
+    def click_again(self, xpath: str) -> None:
+        for element in self.find_all(xpath)[:1]:
+            self.clicked(element)
 
     def click(self, xpath: str) -> None:
         """Click as soon as nothing lies over the element: menus move while they open."""
