@@ -8,6 +8,8 @@ rows of a program of which one sees them, as in :mod:`prefill`.
 import triton
 import triton.language as tl
 
+from streaming_attention.triton.kernels.prefill import take_keys
+
 LN2: tl.constexpr = tl.constexpr(0.6931471805599453)
 
 
@@ -37,16 +39,7 @@ def stream_part(
         else:
             keys_block = tl.load(where_k)
             values = tl.load(where_v)
-        scores = tl.dot(q, tl.trans(keys_block), input_precision="ieee") * scale
-        if MASKED:
-            scores = tl.where(columns[None, :] <= last[:, None], scores, -float("inf"))
-        m_new = tl.maximum(m, tl.max(scores, 1))
-        base = tl.where(m_new == -float("inf"), 0.0, m_new)
-        p = tl.exp2(scores - base[:, None])
-        alpha = tl.exp2(m - base)
-        l = l * alpha + tl.sum(p, 1)
-        acc = tl.dot(p.to(values.dtype), values, acc * alpha[:, None], input_precision="ieee")
-        m = m_new
+        m, l, acc = take_keys(q, keys_block, values, m, l, acc, first, last, scale, MASKED, BLOCK_N)
     return m, l, acc
 
 
