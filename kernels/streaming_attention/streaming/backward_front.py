@@ -1,4 +1,4 @@
-"""From arrays to the launches of the backward pass."""
+"""From arrays to the launch of the backward pass."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from streaming_attention.simd.isa import select_isa
 from streaming_attention.streaming import pool
 from streaming_attention.streaming.backward import BLOCK, backward_scratch_bytes, backward_task
 from streaming_attention.streaming.backward_job import BACKWARD_JOB, MATRICES
-from streaming_attention.streaming.backward_rows import STATE, rows_scratch_bytes, rows_task, strips_of
+from streaming_attention.streaming.backward_rows import STATE, strips_of
 from streaming_attention.streaming.front import AXES, UNBOUNDED
 from streaming_attention.streaming.stage import as_matrix, empty_matrix, from_matrix, is_matrix
 
-CHUNK_BYTES = 1 << 20
-"""Memory of a task's K, V, dK and dV. Fewer keys are more passes over the queries and dQ: half of this took 4% longer,
-twice as much 3% less (Zen 5, 1 MiB of second-level cache, d = 128), but is half the tasks."""
-CHUNKS = 4
-"""Tasks that the keys of a head are cut into at least, where they are enough."""
+CHUNK_BYTES = 5 << 19
+"""Memory of a task's K, V, dK and dV at most. Fewer keys are more passes over the queries and dQ: 1 MiB took 2 to 4%
+longer, 4 MiB as long, 8 MiB up to 15% longer (Zen 5, 1 MiB of second-level cache, d = 128)."""
+TASKS = 4
+"""Tasks for each thread at least where heads can't be shared out evenly: causal ones differ in length."""
 
 _PACK = struct.Struct(f"{len(BACKWARD_JOB.names) - 1}qd")
 
@@ -58,8 +58,8 @@ def run_backward(
 
     Notes
     -----
-    Needs, beyond the arrays, Q and dO transposed, and a copy in fp32 of each array whose rows aren't fp32 in whole
-    vectors: O(tokens x head_dim).
+    Needs, beyond the arrays, Q and dO transposed, a copy in fp32 of each array whose rows aren't fp32 in whole vectors,
+    and a chunk of dK and dV a thread: O(tokens x head_dim), O(threads x :data:`CHUNK_BYTES`).
     """
     isa = isa or select_isa()
     axes = AXES[layout]
@@ -72,16 +72,19 @@ def run_backward(
         for i, array in enumerate(wanted)
     ]
     job = _describe(dict(zip(MATRICES, [*matrices, *sums], strict=True)), given[0].shape, given[1].shape, lse)
+    job["chunk"] = chunk_of(job["keys"], job["columns"], job["batch"] * job["kv_heads"], threads)
     _set_view(job, causal, scale, window, offset)
     _launch(isa, job, threads)
     for matrix, array in zip(sums, wanted, strict=True):
         from_matrix(matrix, array, isa, threads)
 
 
-def chunk_of(keys: int, columns: int) -> int:
-    """Keys of a task, whole blocks. It depends on shapes alone, and so do the bits of the result."""
-    blocks = min(CHUNK_BYTES // (16 * columns * BLOCK), -(-keys // (CHUNKS * BLOCK)))
-    return BLOCK * max(1, blocks)
+def chunk_of(keys: int, columns: int, heads: int, threads: int) -> int:
+    """Keys of a task, whole blocks; `heads` are K/V heads of all batches. No bit of a result depends on it."""
+    blocks = max(1, -(-keys // BLOCK))
+    most = max(1, CHUNK_BYTES // (16 * columns * BLOCK))
+    wanted = 1 if heads % threads == 0 else -(-TASKS * threads // heads)
+    return BLOCK * -(-blocks // min(blocks, max(wanted, -(-blocks // most))))
 
 
 def _describe(matrices: dict, q_shape, k_shape, lse) -> dict:
@@ -94,7 +97,7 @@ def _describe(matrices: dict, q_shape, k_shape, lse) -> dict:
     job["batch"], job["heads"], job["queries"], job["head_dim"] = q_shape
     job["kv_heads"], job["keys"] = k_shape[1:3]
     job["columns"] = matrices["q"].shape[3]
-    job["chunk"], job["lane"] = chunk_of(job["keys"], job["columns"]), 4
+    job["lane"] = 4
     return job
 
 
@@ -107,16 +110,13 @@ def _set_view(job: dict, causal, scale, window, offset) -> None:
 
 
 def _launch(isa, job: dict, threads: int) -> None:
-    """Strips of queries first, then chunks of keys."""
+    """Chunks of keys, one of each head where there are none: it sets dQ to 0."""
     strips = job["batch"] * job["heads"] * strips_of.py_func(job["queries"], isa.width)
-    chunks = job["batch"] * job["kv_heads"] * -(-job["keys"] // job["chunk"])
+    tasks = job["batch"] * job["kv_heads"] * max(1, -(-job["keys"] // job["chunk"]))
     panels = np.empty(strips * 2 * job["columns"] * isa.width, np.float32)
     state = np.empty(strips * STATE * isa.width, np.float32)
-    progress = np.zeros(chunks, np.int64)
+    progress = np.zeros(tasks, np.int64)
     job["panels"], job["state"], job["progress"] = (array.ctypes.data for array in (panels, state, progress))
     record = np.frombuffer(_PACK.pack(*job.values()), np.uint8)
-    for kernel, tasks, scratch in (
-        (rows_task, strips, rows_scratch_bytes(isa, job["columns"])),
-        (backward_task, chunks, backward_scratch_bytes(isa, job["columns"], job["chunk"])),
-    ):
-        pool.launch(isa, address_of(kernel, isa, 3), record.ctypes.data, tasks, threads, scratch)
+    scratch = backward_scratch_bytes(isa, job["columns"], job["chunk"])
+    pool.launch(isa, address_of(backward_task, isa, 3), record.ctypes.data, tasks, threads, scratch)

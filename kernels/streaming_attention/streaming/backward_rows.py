@@ -1,4 +1,4 @@
-"""What the backward pass needs of each strip of queries before it meets any key.
+"""What the backward pass needs of each strip of queries before it meets its first key.
 
 * Q and dO transposed, lanes along queries, so that scores and their gradients come out of the forward's tile.
   Factors that every pair of query and key would need are folded in: ``scale * log2(e)`` into Q, ``scale`` into dO.
@@ -12,14 +12,12 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
 from streaming_attention.simd import jit
 from streaming_attention.simd.isa import lanes, tile_rows, width
-from streaming_attention.simd.memory import load_f32, store_f32, store_i64
+from streaming_attention.simd.memory import load_f32, prefetch, store_f32, store_i64
 from streaming_attention.simd.transpose import gather_block
 from streaming_attention.simd.vectors import fma, load, splat, store
-from streaming_attention.streaming.backward_job import backward_job_at
 
 LOG2_E = math.log2(math.e)
 
@@ -27,29 +25,28 @@ LSE, FACTOR, DELTA, STATE = 0, 1, 2, 3
 """Rows of a strip's state, of `width` fp32 each, and how many there are."""
 
 
-@njit(nogil=True, error_model="numpy", cache=True)
-def rows_task(isa, job_address, task, scratch):
-    """Kernel: one strip of one query head."""
-    job = backward_job_at(job_address)
-    strips = strips_of(job.queries, width(isa))
-    head, row = task // strips, task % strips * width(isa)
+@jit
+def prepare_strip(isa, job, head, row, scratch):
+    """The strip of a query head (counted over batch and heads) that begins with query `row`."""
+    strip = head * strips_of(job.queries, width(isa)) + row // width(isa)
     rows = min(width(isa), job.queries - row)
     unit = 4 * width(isa)
     table, zeros = scratch, scratch + 8 * width(isa)
     spare = zeros + 4 * job.columns
     _fill(isa, zeros, job.columns)
-    panel = job.panels + 2 * job.columns * unit * task
+    panel = job.panels + 2 * job.columns * unit * strip
     q = matrix_row(job, job.q, job.q_batch, job.q_head, job.q_token, head, row)
     do = matrix_row(job, job.do, job.do_batch, job.do_head, job.do_token, head, row)
     o = matrix_row(job, job.o, job.o_batch, job.o_head, job.o_token, head, row)
     dq = matrix_row(job, job.dq, job.dq_batch, job.dq_head, job.dq_token, head, row)
-    _transpose(isa, job, q, job.q_token, rows, np.float32(job.scale * LOG2_E), panel, table, zeros)
-    _transpose(isa, job, do, job.do_token, rows, np.float32(job.scale), panel + job.columns * unit, table, zeros)
-    _transpose(isa, job, o, job.o_token, rows, np.float32(1), spare, table, zeros)
-    state = job.state + STATE * unit * task
+    q_factor, do_panel = np.float32(job.scale * LOG2_E), panel + job.columns * unit
+    _transpose(isa, job, q, job.q_token, rows, q_factor, panel, table, zeros, do, job.do_token)
+    _transpose(isa, job, do, job.do_token, rows, np.float32(job.scale), do_panel, table, zeros, o, job.o_token)
+    _transpose(isa, job, o, job.o_token, rows, np.float32(1), spare, table, zeros, dq, job.dq_token)
+    state = job.state + STATE * unit * strip
     for lane in range(width(isa)):
         _set_lse(load_f32(job.lse + 4 * (head * job.queries + row + min(lane, rows - 1))), state + 4 * lane, unit)
-    _dot(isa, job, panel + job.columns * unit, spare, state + DELTA * unit)
+    _dot(isa, job, do_panel, spare, state + DELTA * unit)
     for r in range(-(-rows // tile_rows(isa)) * tile_rows(isa)):
         _fill(isa, dq + r * job.dq_token, job.columns)
 
@@ -78,14 +75,16 @@ def _set_lse(lse, state, unit):
 
 
 @jit
-def _transpose(isa, job, rows, token, count, factor, panel, table, zeros):
-    """panel[dim, lane] = factor * rows[lane, dim]; 0 in lanes without a row."""
+def _transpose(isa, job, rows, token, count, factor, panel, table, zeros, fetch, fetch_token):
+    """panel[dim, lane] = factor * rows[lane, dim], 0 in lanes without a row, while as many rows are fetched."""
     side, unit = lanes(isa), 4 * width(isa)
     for lane in range(width(isa)):
         store_i64(rows + lane * token if lane < count else zeros, table + 8 * lane)
     for column in range(0, width(isa), side):
         for dim in range(0, job.columns, side):
             square = panel + dim * unit + 4 * column
+            for row in range(column, min(column + side, count)):
+                prefetch(fetch + row * fetch_token + 4 * dim)
             gather_block(isa, table + 8 * column, 4 * dim, square, unit)
             for row in range(side):
                 store(load(isa, square + row * unit) * splat(isa, factor), square + row * unit)
