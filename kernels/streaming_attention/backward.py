@@ -33,8 +33,9 @@ def attention_backward(dout, q, k, v, out, lse, *, causal=False, scale=None, win
     Returns
     -------
     dq, dk, dv : ndarray
-        Shaped as `q`, `k`, `v`, in their dtype; sums are taken in float32. `dk` and `dv` are sums over the query heads
-        that share a K/V head. A query that sees no key gets 0 and gives nothing; NaN and infinity in a row reach only
+        Shaped as `q`, `k`, `v`, in their dtype; sums are taken in float32. Of bfloat16, weights and their gradients are
+        rounded to it between products where the CPU multiplies it. `dk` and `dv` are sums over the query heads that
+        share a K/V head. A query that sees no key gets 0 and gives nothing; NaN and infinity in a row reach only
         the gradients of rows that see it or that it sees. The same bits on any number of threads.
 
     Raises

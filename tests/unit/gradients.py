@@ -48,8 +48,11 @@ def differentiate(dout, q, k, v, *, scale=None, **view):
     return dq, dk, dv, out, lse
 
 
-def textbook(dout, q, k, v, out, lse, *, scale=None, order=slice(None), **view):
-    """dQ, dK, dV in float32 from what the forward pass left in float32, sums over head_dim taken in an order."""
+def textbook(dout, q, k, v, out, lse, *, scale=None, order=slice(None), written=lambda x: x, **view):
+    """dQ, dK, dV in float32 from what the forward pass left in float32, sums over head_dim taken in an order.
+
+    `written` rounds the weights and their gradients as they are written down between two products.
+    """
     dout, q, k, v, out = (x[..., order] for x in (dout, q, k, v, out))
     batch, heads, queries, head_dim = q.shape
     kv_heads, keys = k.shape[1:3]
@@ -61,7 +64,8 @@ def textbook(dout, q, k, v, out, lse, *, scale=None, order=slice(None), **view):
         logits = scale * _in_order(q[b, h], k[kv].T)
         weights = np.exp(np.where(seen, logits - np.where(lse[b, h] == -np.inf, 0, lse[b, h])[:, None], -np.inf))
         delta = np.add.accumulate(dout[b, h] * out[b, h], axis=1)[:, -1:]
-        ds = scale * weights * (_in_order(dout[b, h], v[kv].T) - delta)
+        ds = written(scale * weights * (_in_order(dout[b, h], v[kv].T) - delta))
+        weights = written(weights)
         dq[b, h] = _in_order(ds, k[kv])
         dk[kv] += _in_order(ds.T, q[b, h])
         dv[kv] += _in_order(weights.T, dout[b, h])
@@ -77,18 +81,19 @@ def _in_order(a, b):
     return total
 
 
-def assert_gradients(found, dout, q, k, v, *, rounded=np.float32, **options):
+def assert_gradients(found, dout, q, k, v, *, rounded=np.float32, written=lambda x: x, **options):
     """Each gradient within twice the textbook's error.
 
     Where one weight dominates a gradient, the textbook's largest error is that of one logit, and small by luck now and
     then. So the yardstick is the worst of four textbooks that differ in the order of their sums over head_dim.
 
-    `rounded` rounds to the precision of the arrays, in which the textbook's output and gradients are stored.
+    `rounded` rounds to the precision of the arrays, in which the textbook's output and gradients are stored; `written`
+    does with what it writes down between products, where the kernel under test multiplies numbers of 16 bits.
     """
     *reference, out, lse = differentiate(dout, q, k, v, **options)
     left = rounded(out).astype(np.float32), lse.astype(np.float32)
     orders = [np.random.default_rng(seed).permutation(q.shape[3]) for seed in range(4)]
-    books = [textbook(dout, q, k, v, *left, order=order, **options) for order in orders]
+    books = [textbook(dout, q, k, v, *left, order=order, written=written, **options) for order in orders]
     for name, gradient, exact, *plain in zip(("dq", "dk", "dv"), found, reference, *books, strict=True):
         assert gradient.shape == exact.shape, name
         verdict = judge(

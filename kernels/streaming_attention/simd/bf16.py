@@ -59,6 +59,13 @@ def emit_words(builder, low, high):
     return builder.bitcast(builder.shuffle_vector(rounded, rounded, mask), low.type)
 
 
+def emit_halves(builder, vector):
+    """A vector of fp32 as bfloat16, rounded to nearest even."""
+    halves = ir.VectorType(BFloatType(), vector.type.count)
+    rounded = llvm_call(builder, "llvm.x86.avx512bf16.cvtneps2bf16.512", halves, vector)
+    return builder.bitcast(rounded, ir.VectorType(I16, vector.type.count))
+
+
 def emit_interleave(builder, low, high):
     """Words of two vectors of 16-bit numbers, as fp32."""
     lanes = low.type.count

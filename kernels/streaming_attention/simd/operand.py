@@ -9,10 +9,11 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from streaming_attention.simd.bf16 import emit_dot, emit_interleave, emit_short_exp2, emit_words
-from streaming_attention.simd.convert import WORDS
+from streaming_attention.simd.bf16 import emit_dot, emit_halves, emit_interleave, emit_short_exp2, emit_words
+from streaming_attention.simd.convert import BF16, FP32, WORDS, emit_widening_load
 from streaming_attention.simd.exp2 import emit_exp2
 from streaming_attention.simd.vectors import (
+    F32,
     I16,
     I32,
     Vector,
@@ -58,6 +59,47 @@ def words(typingctx, tile, low, high):
         return emit_words(builder, *args[1:]) if tile.storage == WORDS else args[1]
 
     return low(tile, low, high), codegen
+
+
+@intrinsic
+def store_operand(typingctx, tile, vector, address):
+    """Store a vector of fp32 as fp32, or as bfloat16 where lanes side by side make words."""
+
+    def codegen(context, builder, _signature, args):
+        _, value, address = args
+        words = tile.storage == WORDS
+        emit_store(builder, emit_halves(builder, value) if words else value, address, 2 if words else 4)
+        return context.get_dummy_value()
+
+    return types.void(tile, vector, types.int64), codegen
+
+
+@intrinsic
+def load_number(typingctx, tile, address):
+    """The fp32 at `address`, or the bfloat16 where operands are words."""
+
+    def codegen(_context, builder, _signature, args):
+        storage = BF16 if tile.storage == WORDS else FP32
+        value = emit_widening_load(builder, storage, args[1], ir.VectorType(F32, 1))
+        return builder.extract_element(value, I32(0))
+
+    return types.float32(tile, types.int64), codegen
+
+
+@intrinsic
+def load_numbers(typingctx, isa, tile, address):
+    """A vector of such numbers, as fp32."""
+
+    def codegen(_context, builder, _signature, args):
+        return emit_widening_load(builder, BF16 if tile.storage == WORDS else FP32, args[2], isa.vector)
+
+    return Vector(isa.isa.lanes)(isa, tile, types.int64), codegen
+
+
+@intrinsic
+def number_size(typingctx, tile):
+    """Bytes of such a number."""
+    return types.int64(tile), lambda _c, _b, _s, _a: ir.IntType(64)(2 if tile.storage == WORDS else 4)
 
 
 @intrinsic

@@ -7,13 +7,14 @@ import struct
 import numpy as np
 
 from streaming_attention.simd.compiled import address_of
-from streaming_attention.simd.isa import select_isa
+from streaming_attention.simd.convert import BF16, FORMATS, format_of
+from streaming_attention.simd.isa import AVX512_BF16, select_isa
 from streaming_attention.streaming import pool
-from streaming_attention.streaming.backward import BLOCK, backward_scratch_bytes, backward_task
+from streaming_attention.streaming.backward import BLOCK, backward_scratch_bytes, backward_task, backward_words
 from streaming_attention.streaming.backward_job import BACKWARD_JOB, MATRICES
 from streaming_attention.streaming.backward_rows import STATE, strips_of
 from streaming_attention.streaming.front import AXES, UNBOUNDED
-from streaming_attention.streaming.stage import as_matrix, empty_matrix, from_matrix, is_matrix
+from streaming_attention.streaming.stage import as_matrix, as_words, empty_matrix, from_matrix, is_matrix
 
 CHUNK_BYTES = 5 << 19
 """Memory of a task's K, V, dK and dV at most. Fewer keys are more passes over the queries and dQ: 1 MiB took 2 to 4%
@@ -61,22 +62,32 @@ def run_backward(
     Needs, beyond the arrays, Q and dO transposed, a copy in fp32 of each array whose rows aren't fp32 in whole vectors,
     and a chunk of dK and dV a thread: O(tokens x head_dim), O(threads x :data:`CHUNK_BYTES`).
     """
-    isa = isa or select_isa()
     axes = AXES[layout]
     given = [array.transpose(axes) for array in (q, k, v, out, dout)]
     wanted = [array.transpose(axes) for array in (dq, dk, dv)]
-    matrices = [as_matrix(array, isa, threads) for array in given]
+    isa, kernel = choose_kernel([array.dtype for array in given], isa)
+    as_rows = as_words if kernel is backward_words else as_matrix
+    matrices = [as_rows(array, isa, threads) for array in given]
     # A tile writes all its rows, so dQ needs whole tiles of them.
     sums = [
         array if is_matrix(array, isa) and (i or array.shape[2] % isa.rows == 0) else empty_matrix(array.shape, isa)
         for i, array in enumerate(wanted)
     ]
     job = _describe(dict(zip(MATRICES, [*matrices, *sums], strict=True)), given[0].shape, given[1].shape, lse)
+    job["columns"] = -(-job["head_dim"] // isa.lanes) * isa.lanes
     job["chunk"] = chunk_of(job["keys"], job["columns"], job["batch"] * job["kv_heads"], threads)
     _set_view(job, causal, scale, window, offset)
-    _launch(isa, job, threads)
+    _launch(isa, kernel, job, threads)
     for matrix, array in zip(sums, wanted, strict=True):
         from_matrix(matrix, array, isa, threads)
+
+
+def choose_kernel(dtypes, isa=None):
+    """The instruction set and the kernel for arrays of these dtypes; the best of this CPU unless `isa` is given."""
+    all_bf16 = all(FORMATS[format_of(dtype)] == BF16 for dtype in dtypes)
+    if isa is None:
+        isa = AVX512_BF16 if all_bf16 and not AVX512_BF16.missing() else select_isa()
+    return isa, backward_words if all_bf16 and isa.has_bf16_dot else backward_task
 
 
 def chunk_of(keys: int, columns: int, heads: int, threads: int) -> int:
@@ -96,7 +107,6 @@ def _describe(matrices: dict, q_shape, k_shape, lse) -> dict:
     job["lse"] = lse.ctypes.data
     job["batch"], job["heads"], job["queries"], job["head_dim"] = q_shape
     job["kv_heads"], job["keys"] = k_shape[1:3]
-    job["columns"] = matrices["q"].shape[3]
     job["lane"] = 4
     return job
 
@@ -109,14 +119,17 @@ def _set_view(job: dict, causal, scale, window, offset) -> None:
     job["scale"] = job["head_dim"] ** -0.5 if scale is None else scale
 
 
-def _launch(isa, job: dict, threads: int) -> None:
+def _launch(isa, kernel, job: dict, threads: int) -> None:
     """Chunks of keys, one of each head where there are none: it sets dQ to 0."""
     strips = job["batch"] * job["heads"] * strips_of.py_func(job["queries"], isa.width)
     tasks = job["batch"] * job["kv_heads"] * max(1, -(-job["keys"] // job["chunk"]))
-    panels = np.empty(strips * 2 * job["columns"] * isa.width, np.float32)
+    panel = job["columns"] * isa.width
+    panels, pairs = np.empty(2 * strips * panel, np.float32), np.empty((2, strips * panel // 2), np.float32)
     state = np.empty(strips * STATE * isa.width, np.float32)
     progress = np.zeros(tasks, np.int64)
-    job["panels"], job["state"], job["progress"] = (array.ctypes.data for array in (panels, state, progress))
+    for name, array in (("panels", panels), ("state", state), ("progress", progress)):
+        job[name] = array.ctypes.data
+    job["q_pairs"], job["do_pairs"] = (array.ctypes.data for array in pairs)
     record = np.frombuffer(_PACK.pack(*job.values()), np.uint8)
     scratch = backward_scratch_bytes(isa, job["columns"], job["chunk"])
-    pool.launch(isa, address_of(backward_task, isa, 3), record.ctypes.data, tasks, threads, scratch)
+    pool.launch(isa, address_of(kernel, isa, 3), record.ctypes.data, tasks, threads, scratch)

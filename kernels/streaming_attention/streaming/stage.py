@@ -17,7 +17,7 @@ from streaming_attention.simd import jit
 from streaming_attention.simd.compiled import address_of
 from streaming_attention.simd.convert import format_of
 from streaming_attention.streaming import pool
-from streaming_attention.streaming.formats import narrow_row, widen_row
+from streaming_attention.streaming.formats import copy_halves, narrow_row, widen_row
 
 ROWS = 256
 """Rows of a task."""
@@ -71,6 +71,16 @@ def narrow_rows(isa, job_address, task, scratch):
         narrow_row(isa, job.format, a, job.head_dim, b, job.target_dim)
 
 
+@njit(nogil=True, error_model="numpy", cache=True)
+def copy_half_rows(isa, job_address, task, scratch):
+    """Kernel: rows of 16-bit numbers as they are, with zeros beyond head_dim."""
+    job = _copy_job_at(job_address)
+    source, target, rows = _places(job, task)
+    for row in range(rows):
+        a, b = source + row * job.source_token, target + row * job.target_token
+        copy_halves(isa, a, job.source_dim, job.head_dim, b, 2 * job.columns)
+
+
 def is_matrix(array: np.ndarray, isa) -> bool:
     """Whether the rows of (batch, heads, tokens, head_dim) are fp32 in whole vectors, so that no copy is needed."""
     return array.dtype == np.float32 and array.strides[3] == 4 and array.shape[3] % isa.lanes == 0
@@ -89,6 +99,17 @@ def as_matrix(array: np.ndarray, isa, threads: int) -> np.ndarray:
         return array
     matrix = empty_matrix(array.shape, isa)
     _copy(widen_rows, format_of(array.dtype), array, matrix, array.shape, matrix.shape[3], isa, threads)
+    return matrix
+
+
+def as_words(array: np.ndarray, isa, threads: int) -> np.ndarray:
+    """(batch, heads, tokens, head_dim) of 16-bit numbers in rows of whole vectors of words: itself, or a copy."""
+    batch, heads, tokens, head_dim = array.shape
+    side = 2 * isa.lanes
+    if array.strides[3] == 2 and head_dim % side == 0:
+        return array
+    matrix = np.empty((batch, heads, tokens, -(-head_dim // side) * side), np.uint16)
+    _copy(copy_half_rows, 0, array, matrix, array.shape, matrix.shape[3], isa, threads)
     return matrix
 
 

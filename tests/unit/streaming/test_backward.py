@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from problems import draw
 
-from streaming_attention.simd.isa import select_isa
-from streaming_attention.streaming.backward import BLOCK
-from streaming_attention.streaming.backward_front import chunk_of, run_backward
+from streaming_attention.simd.isa import AVX2, AVX512_BF16, select_isa
+from streaming_attention.streaming.backward import BLOCK, backward_task, backward_words
+from streaming_attention.streaming.backward_front import choose_kernel, chunk_of, run_backward
 from streaming_attention.streaming.front import run_prefill
 
 
@@ -167,18 +167,86 @@ def as_bf16(array):
     return bits, (bits.astype(np.uint32) << 16).view(np.float32)
 
 
+def value_in_bf16(array):
+    return as_bf16(array)[1]
+
+
 def as_fp16(array):
     return array.astype(np.float16), array.astype(np.float16).astype(np.float32)
 
 
-@pytest.mark.parametrize(("dtype", "stored"), [(np.uint16, as_bf16), (np.float16, as_fp16)], ids=["bf16", "fp16"])
-def test_half_precision_storage(dtype, stored):
-    bits, meant = zip(*map(stored, problem(1, 4, 2, queries=75, keys=130, head_dim=72)), strict=True)
-    out, lse = differentiate(*meant, causal=True)[3:]
-    found = [np.empty(x.shape, dtype) for x in bits[1:]]
-    run_backward(*bits, stored(out)[0], lse.astype(np.float32), *found, causal=True)
-    values = [(x.astype(np.uint32) << 16).view(np.float32) if dtype == np.uint16 else x for x in found]
-    assert_gradients([x.astype(np.float32) for x in values], *meant, causal=True, rounded=lambda x: stored(x)[1])
+def halves(stored, given, isa=None, threads=1, **options):
+    """Gradients of arrays in 16 bits, as fp32, and the values that the arrays hold."""
+    bits, meant = zip(*map(stored, given), strict=True)
+    out, lse = differentiate(*meant, **options)[3:]
+    found = [np.empty(x.shape, bits[0].dtype) for x in bits[1:]]
+    run_backward(*bits, stored(out)[0], lse.astype(np.float32), *found, isa=isa, threads=threads, **options)
+    if bits[0].dtype == np.uint16:
+        found = [from_bf16(x) for x in found]
+    return [x.astype(np.float32) for x in found], meant
+
+
+@pytest.mark.parametrize("head_dim", [64, 72, 59, 1])
+@pytest.mark.parametrize("stored", [as_bf16, as_fp16])
+def test_half_precision_storage(isa, stored, head_dim):
+    found, meant = halves(stored, problem(1, 4, 2, 75, 130, head_dim), isa, causal=True)
+    written = value_in_bf16 if stored is as_bf16 and isa.has_bf16_dot else np.asarray
+    assert_gradients(found, *meant, causal=True, rounded=lambda x: stored(x)[1], written=written)
+
+
+def test_tiles_multiply_bf16_where_all_arrays_hold_it_and_the_cpu_can():
+    bf16, fp32 = np.dtype(np.uint16), np.dtype(np.float32)
+    assert choose_kernel([bf16] * 5, AVX512_BF16) == (AVX512_BF16, backward_words)
+    assert choose_kernel([fp32] * 5, AVX512_BF16) == (AVX512_BF16, backward_task)
+    assert choose_kernel([bf16] * 5, AVX2) == (AVX2, backward_task)
+    assert choose_kernel([bf16] * 5)[1] is (backward_task if AVX512_BF16.missing() else backward_words)
+
+
+@pytest.mark.parametrize("view", [{}, {"causal": True}, {"window": (40, 11)}])
+@pytest.mark.parametrize(("queries", "keys"), [(1, 1), (47, 97), (49, 8), (97, 193), (200, 95), (60, 10)])
+def test_bf16_lengths_around_blocks_strips_and_pairs(queries, keys, view):
+    found, meant = halves(as_bf16, problem(2, 2, 1, queries, keys, 32), **view)
+    written = np.asarray if AVX512_BF16.missing() else value_in_bf16
+    assert_gradients(found, *meant, **view, rounded=value_in_bf16, written=written)
+
+
+@pytest.mark.parametrize("view", [{"causal": True}, {"window": (100, 30)}, {}])
+def test_bf16_bits_do_not_depend_on_threads(view):
+    given = problem(2, 2, 1, queries=333, keys=700, head_dim=80)
+    alone, together = (halves(as_bf16, given, threads=threads, **view)[0] for threads in (1, 3))
+    assert all((a == b).all() for a, b in zip(alone, together, strict=True))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_hidden_rows_of_bf16_do_not_leak(bad):
+    """Causal: key 60 is seen by queries 60 and later; query 30 sees the keys up to 30."""
+    bits = [as_bf16(x)[0] for x in problem(queries=121, keys=121, head_dim=32)]
+    out, lse = differentiate(*map(from_bf16, bits), causal=True)[3:]
+    out, lse = as_bf16(out)[0], lse.astype(np.float32)
+    clean = gradients_of(bits, out, lse)
+    hidden = [x.copy() for x in bits]
+    hidden[2][0, 0, 60, 3] = hidden[3][0, 0, 60, 5] = as_bf16(np.float32(bad))[0]
+    found = gradients_of(hidden, out, lse)
+    np.testing.assert_array_equal(found[0][0, 0, :60], clean[0][0, 0, :60])
+    assert not np.isfinite(found[0][0, 0, 60:]).any()
+
+    hidden = [x.copy() for x in bits]
+    hidden[0][0, 0, 30, 5] = hidden[1][0, 0, 30, 3] = as_bf16(np.float32(bad))[0]
+    found = gradients_of(hidden, out, lse)
+    for gradient, before in zip(found[1:], clean[1:], strict=True):
+        np.testing.assert_allclose(gradient[0, 0, 31:], before[0, 0, 31:], rtol=1e-2)
+        assert not np.isfinite(gradient[0, 0, :31]).all(axis=1).any()
+
+
+def from_bf16(bits):
+    return (bits.astype(np.uint32) << 16).view(np.float32)
+
+
+def gradients_of(bits, out, lse):
+    """Causal gradients of bfloat16 arrays, as fp32."""
+    found = [np.empty(x.shape, np.uint16) for x in bits[1:]]
+    run_backward(*bits, out, lse, *found, causal=True)
+    return [from_bf16(x) for x in found]
 
 
 def test_from_the_forward_pass():
@@ -196,3 +264,13 @@ def test_any_shape(kv_heads, group, queries, keys, head_dim, causal):
     """From 8 dims on, several batches: in fewer numbers the textbooks' largest errors are matters of luck."""
     given = problem(4, kv_heads * group, kv_heads, queries, keys, head_dim)
     assert_gradients(backward(*given, causal=causal), *given, causal=causal)
+
+
+@settings(max_examples=15)
+@given(
+    st.integers(1, 3), st.integers(1, 3), st.integers(1, 120), st.integers(1, 200), st.integers(8, 70), st.booleans()
+)
+def test_any_shape_in_bf16(kv_heads, group, queries, keys, head_dim, causal):
+    found, meant = halves(as_bf16, problem(4, kv_heads * group, kv_heads, queries, keys, head_dim), causal=causal)
+    written = np.asarray if AVX512_BF16.missing() else value_in_bf16
+    assert_gradients(found, *meant, causal=causal, rounded=value_in_bf16, written=written)
