@@ -21,7 +21,7 @@ def scaled_dot_product_attention(
     Parameters
     ----------
     query : Tensor, (batch, heads, queries, head_dim) or (heads, queries, head_dim), on the CPU
-        Any strides; its memory is read in place, as that of `key` and `value`.
+        float32, bfloat16 or float16, any strides; its memory is read in place, as that of `key` and `value`.
     key, value : Tensor, (batch, kv_heads, keys, head_dim)
     attn_mask : boolean Tensor, spreading to (batch, heads, queries, keys), optional
         True where a key is seen. Must be the same for all heads and a band of keys in each batch entry: causal of any

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-DTYPES = (torch.float32,)
-"""What the kernels of the forward pass read."""
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+"""What the kernels read."""
 
 
 def as_array(tensor: torch.Tensor) -> np.ndarray:

@@ -1,5 +1,7 @@
 """A small Llama with random weights: the same logits, gradients and tokens as with transformers' own attention."""
 
+import copy
+
 import pytest
 
 torch = pytest.importorskip("torch", reason="needs the extra torch")
@@ -50,6 +52,20 @@ def test_logits_and_gradients(models, mask):
         results.append((logits.detach(), model.model.layers[0].self_attn.k_proj.weight.grad.clone()))
     for theirs, ours in zip(*results, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_models_in_16_bits(models, dtype):
+    """As near to the model in float32 as with transformers' own attention, in logits and in a gradient."""
+    ids = torch.randint(97, (3, 20), generator=torch.Generator().manual_seed(2))
+    results = []
+    for model in (models[0], *(copy.deepcopy(model).to(dtype) for model in models)):
+        model.zero_grad()
+        logits = model(ids).logits.float()
+        logits.square().mean().backward()
+        results.append((logits.detach(), model.model.layers[0].self_attn.k_proj.weight.grad.float()))
+    for exact, theirs, ours in zip(*results, strict=True):
+        assert (ours - exact).norm() <= 2 * (theirs - exact).norm()
 
 
 @pytest.mark.parametrize("cache", ["dynamic", "static"])
