@@ -7,7 +7,7 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from streaming_attention.streaming.backward_front import run_backward
-from streaming_attention.streaming.dispatch import is_few
+from streaming_attention.streaming.dispatch import choose_threads, is_few
 from streaming_attention.streaming.front import run_decode, run_prefill
 from streaming_attention.torch.bands import Band, bands_of
 from streaming_attention.torch.views import as_array, check_tensors
@@ -48,7 +48,8 @@ def scaled_dot_product_attention(
 
     Notes
     -----
-    Runs on ``torch.get_num_threads()`` threads; results don't depend on how many.
+    Runs on ``torch.get_num_threads()`` threads, or on one where the call is too short for more; results don't depend
+    on how many.
     """
     check_tensors(query=query, key=key, value=value)
     if query.ndim == 3:
@@ -59,7 +60,10 @@ def scaled_dot_product_attention(
     if dropout_p != 0:
         raise ValueError(f"dropout_p: {dropout_p!r} is not supported; allowed: 0")
     bands = _bands(query, key, attn_mask, is_causal)
-    return _Attention.apply(query, key, value, bands, None if scale is None else float(scale))
+    scale = None if scale is None else float(scale)
+    if torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad):
+        return _Attention.apply(query, key, value, bands, scale)
+    return _attend(query, key, value, bands, scale)[0]
 
 
 def _check_shapes(query, key, value, enable_gqa) -> None:
@@ -89,20 +93,25 @@ def _bands(query, key, attn_mask, is_causal) -> list[Band]:
     return bands_of(attn_mask, query.shape[0], queries, keys)
 
 
+def _attend(query, key, value, bands, scale, wants_lse=False):
+    """Output and, if wanted, log-sum-exp."""
+    batch, heads, queries, head_dim = query.shape
+    out = torch.empty((batch, queries, heads, head_dim), dtype=query.dtype).transpose(1, 2)
+    lse = torch.empty((batch, heads, queries), dtype=torch.float32) if wants_lse else None
+    arrays = [as_array(tensor) for tensor in (query, key, value, out)]
+    run = run_decode if is_few(heads // key.shape[1], queries, query.dtype == torch.bfloat16) else run_prefill
+    for entries, view in _calls(bands):
+        q, k, v, o = _part(arrays, entries, view)
+        run(q, k, v, o, None if lse is None else lse[entries].numpy(), scale=scale, **_options(view, q, k))
+    return out, lse
+
+
 class _Attention(torch.autograd.Function):
     """The kernels as one differentiable operation."""
 
     @staticmethod
     def forward(ctx, query, key, value, bands, scale):
-        batch, heads, queries, head_dim = query.shape
-        out = torch.empty((batch, queries, heads, head_dim), dtype=query.dtype).transpose(1, 2)
-        lse = torch.empty((batch, heads, queries), dtype=torch.float32) if any(ctx.needs_input_grad) else None
-        arrays = [as_array(tensor) for tensor in (query, key, value, out)]
-        for entries, view in _calls(bands):
-            q, k, v, o = _part(arrays, entries, view)
-            few = is_few(heads // key.shape[1], queries, query.dtype == key.dtype == torch.bfloat16)
-            run = run_decode if few else run_prefill
-            run(q, k, v, o, None if lse is None else lse[entries].numpy(), scale=scale, **_options(view))
+        out, lse = _attend(query, key, value, bands, scale, True)
         ctx.save_for_backward(query, key, value, out, lse)
         ctx.bands, ctx.scale = bands, scale
         return out
@@ -118,8 +127,9 @@ class _Attention(torch.autograd.Function):
         dq, dk, dv = map(as_array, gradients)
         q, k, v, o, do = map(as_array, (query, key, value, out, dout))
         for entries, view in _calls(ctx.bands):
-            queries = do[entries], *_part((q, k, v, o), entries, view), lse[entries].numpy()
-            run_backward(*queries, *_part((dq, dk, dv), entries, view), scale=ctx.scale, **_options(view))
+            given, wanted = _part((q, k, v, o), entries, view), _part((dq, dk, dv), entries, view)
+            lse_part, options = lse[entries].numpy(), _options(view, *given[:2])
+            run_backward(do[entries], *given, lse_part, *wanted, scale=ctx.scale, **options)
         return *gradients, None, None
 
 
@@ -136,10 +146,11 @@ def _part(arrays, entries: slice, band: Band) -> list[np.ndarray]:
     return [array[entries, :, keys] if place in (1, 2) else array[entries] for place, array in enumerate(arrays)]
 
 
-def _options(band: Band) -> dict:
+def _options(band: Band, q, k) -> dict:
+    work = q.shape[0] * q.shape[1] * q.shape[2] * q.shape[3] * k.shape[2]
     return {
         "window": (band.left, band.right),
         "offset": band.offset,
         "causal": False,
-        "threads": torch.get_num_threads(),
+        "threads": choose_threads(work, torch.get_num_threads()),
     }

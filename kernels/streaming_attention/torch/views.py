@@ -11,7 +11,8 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 def as_array(tensor: torch.Tensor) -> np.ndarray:
     """A tensor's memory as an array; bfloat16 as the uint16 that kernels read."""
-    tensor = tensor.detach()
+    if tensor.requires_grad:
+        tensor = tensor.detach()
     if tensor.dtype == torch.bfloat16:
         return tensor.view(torch.int16).numpy().view(np.uint16)
     return tensor.numpy()
