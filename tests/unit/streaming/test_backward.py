@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from gradients import assert_gradients, differentiate
+from guarded import guarded
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from problems import draw
@@ -134,6 +135,22 @@ def test_nothing_beside_the_gradients_is_written():
     for array in around:
         array[:, :, 20:-20, :32] = 7
         assert (array == 7).all()
+
+
+@pytest.mark.parametrize("at_end", [False, True])
+@pytest.mark.parametrize(("queries", "keys", "head_dim"), [(49, 97, 32), (1, 1, 1), (95, 33, 59), (50, 200, 128)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, np.uint16])
+def test_no_byte_outside_the_arrays_is_touched(isa, dtype, queries, keys, head_dim, at_end):
+    arrays = problem(1, 2, 1, queries, keys, head_dim)
+    dout, q, k, v = (as_bf16(x)[0] if dtype == np.uint16 else x.astype(dtype) for x in arrays)
+    lse = np.zeros(q.shape[:3], np.float32)
+    expected = [np.empty_like(x) for x in (q, k, v)]
+    run_backward(dout, q, k, v, q, lse, *expected, causal=True, isa=isa)
+    walled = [guarded(x, at_end) for x in (dout, q, k, v, q, lse)]
+    found = [guarded(np.zeros_like(x), at_end) for x in expected]
+    run_backward(*walled, *found, causal=True, isa=isa)
+    for gradient, reference in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(gradient, reference)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
