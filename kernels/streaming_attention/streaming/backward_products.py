@@ -53,20 +53,14 @@ def kv_row(job, matrix, batch_stride, head_stride, token_stride, head, key):
 @jit
 def differentiate(isa, tile, job, head, query_head, row, rows, keys, fetches, masked, scores):
     """Add what these queries and keys give to dQ, dK and dV; rows of :data:`HERE` or :data:`AHEAD` are fetched."""
-    unit, size = 4 * width(isa), number_size(tile) * job.columns
+    unit = 4 * width(isa)
     gradients = scores + (BLOCK + tile_rows(isa)) * STRIPS * unit
     k = kv_row(job, job.k, job.k_batch, job.k_head, job.k_token, head, keys.first)
     v = kv_row(job, job.v, job.v_batch, job.v_head, job.v_token, head, keys.first)
     q = matrix_row(job, job.q, job.q_batch, job.q_head, job.q_token, query_head, row)
     do = matrix_row(job, job.do, job.do_batch, job.do_head, job.do_token, query_head, row)
     dq = matrix_row(job, job.dq, job.dq_batch, job.dq_head, job.dq_token, query_head, row)
-    some, others = Rows(do, job.do_token, size), Rows(dq, job.dq_token, 4 * job.columns)
-    if fetches == AHEAD:
-        before = STRIPS * width(isa)
-        some = Rows(do - before * job.do_token, job.do_token, size)
-        others = Rows(q - before * job.q_token, job.q_token, size)
-    elif are_words(tile):
-        some = Rows(pair_row(isa, job, job.do_pairs, query_head, row), size, size)
+    some, others = _fetched(isa, tile, job, query_head, row, q, do, dq, fetches)
     strip = query_head * strips_of(job.queries, width(isa)) + row // width(isa)
     for s in range(strips_of(rows, width(isa))):
         panel, lane = job.panels + 2 * panel_bytes(isa, tile, job) * (strip + s), s * width(isa)
@@ -78,6 +72,20 @@ def differentiate(isa, tile, job, head, query_head, row, rows, keys, fetches, ma
         add_seen(isa, tile, job, row, rows, keys, scores, gradients, k, q, do, dq)
     else:
         _add(isa, tile, job, query_head, row, rows, keys, scores, gradients, k, q, do, dq)
+
+
+@jit
+def _fetched(isa, tile, job, query_head, row, q, do, dq, fetches):
+    """The rows to fetch during S and during dP."""
+    size = number_size(tile) * job.columns
+    if fetches == AHEAD:
+        before = STRIPS * width(isa)
+        some = Rows(do - before * job.do_token, job.do_token, size)
+        return some, Rows(q - before * job.q_token, job.q_token, size)
+    some = Rows(do, job.do_token, size)
+    if are_words(tile):
+        some = Rows(pair_row(isa, job, job.do_pairs, query_head, row), size, size)
+    return some, Rows(dq, job.dq_token, 4 * job.columns)
 
 
 @jit
