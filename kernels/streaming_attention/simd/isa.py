@@ -101,6 +101,11 @@ def select_isa(name: str | None = None) -> Isa:
     return ISAS[name]
 
 
+def choose_isa(all_bf16: bool, isa: Isa | None = None) -> Isa:
+    """The one given, else the best of this CPU, with dots of bfloat16 where all operands hold it."""
+    return isa or (AVX512_BF16 if all_bf16 and not AVX512_BF16.missing() else select_isa())
+
+
 @cache
 def _best() -> Isa:
     return next(isa for isa in (AVX512, AVX2, PORTABLE) if not isa.missing())

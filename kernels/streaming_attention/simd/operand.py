@@ -10,10 +10,9 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from streaming_attention.simd.bf16 import emit_dot, emit_halves, emit_interleave, emit_short_exp2, emit_words
-from streaming_attention.simd.convert import BF16, FP32, WORDS, emit_widening_load
+from streaming_attention.simd.convert import BF16, FP32, WORDS, StorageType
 from streaming_attention.simd.exp2 import emit_exp2
 from streaming_attention.simd.vectors import (
-    F32,
     I16,
     I32,
     Vector,
@@ -75,31 +74,10 @@ def store_operand(typingctx, tile, vector, address):
 
 
 @intrinsic
-def load_number(typingctx, tile, address):
-    """The fp32 at `address`, or the bfloat16 where operands are words."""
-
-    def codegen(_context, builder, _signature, args):
-        storage = BF16 if tile.storage == WORDS else FP32
-        value = emit_widening_load(builder, storage, args[1], ir.VectorType(F32, 1))
-        return builder.extract_element(value, I32(0))
-
-    return types.float32(tile, types.int64), codegen
-
-
-@intrinsic
-def load_numbers(typingctx, isa, tile, address):
-    """A vector of such numbers, as fp32."""
-
-    def codegen(_context, builder, _signature, args):
-        return emit_widening_load(builder, BF16 if tile.storage == WORDS else FP32, args[2], isa.vector)
-
-    return Vector(isa.isa.lanes)(isa, tile, types.int64), codegen
-
-
-@intrinsic
-def number_size(typingctx, tile):
-    """Bytes of such a number."""
-    return types.int64(tile), lambda _c, _b, _s, _a: ir.IntType(64)(2 if tile.storage == WORDS else 4)
+def storage_of(typingctx, tile):
+    """Format in memory of what operands are made of: fp32, or bfloat16 where they are words."""
+    storage = StorageType(BF16 if tile.storage == WORDS else FP32)
+    return storage(tile), lambda context, _builder, _signature, _args: context.get_dummy_value()
 
 
 @intrinsic

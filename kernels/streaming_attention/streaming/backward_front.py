@@ -8,7 +8,7 @@ import numpy as np
 
 from streaming_attention.simd.compiled import address_of
 from streaming_attention.simd.convert import BF16, FORMATS, format_of
-from streaming_attention.simd.isa import AVX512_BF16, select_isa
+from streaming_attention.simd.isa import choose_isa
 from streaming_attention.streaming import pool
 from streaming_attention.streaming.backward import BLOCK, backward_scratch_bytes, backward_task, backward_words
 from streaming_attention.streaming.backward_job import BACKWARD_JOB, MATRICES
@@ -85,8 +85,7 @@ def run_backward(
 def choose_kernel(dtypes, isa=None):
     """The instruction set and the kernel for arrays of these dtypes; the best of this CPU unless `isa` is given."""
     all_bf16 = all(FORMATS[format_of(dtype)] == BF16 for dtype in dtypes)
-    if isa is None:
-        isa = AVX512_BF16 if all_bf16 and not AVX512_BF16.missing() else select_isa()
+    isa = choose_isa(all_bf16, isa)
     return isa, backward_words if all_bf16 and isa.has_bf16_dot else backward_task
 
 
@@ -124,7 +123,8 @@ def _launch(isa, kernel, job: dict, threads: int) -> None:
     strips = job["batch"] * job["heads"] * strips_of.py_func(job["queries"], isa.width)
     tasks = job["batch"] * job["kv_heads"] * max(1, -(-job["keys"] // job["chunk"]))
     panel = job["columns"] * isa.width
-    panels, pairs = np.empty(2 * strips * panel, np.float32), np.empty((2, strips * panel // 2), np.float32)
+    panels = np.empty(2 * strips * panel, np.float32)
+    pairs = np.empty((2, strips * panel // 2 if kernel is backward_words else 0), np.float32)
     state = np.empty(strips * STATE * isa.width, np.float32)
     progress = np.zeros(tasks, np.int64)
     for name, array in (("panels", panels), ("state", state), ("progress", progress)):

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from streaming_attention.simd import jit
+from streaming_attention.simd.convert import size_of
 from streaming_attention.simd.isa import lanes, tile_rows, width
 from streaming_attention.simd.memory import prefetch
-from streaming_attention.simd.operand import are_words, number_size
+from streaming_attention.simd.operand import are_words, storage_of
 from streaming_attention.simd.tile import FULL, multiply_tile
 from streaming_attention.simd.vectors import LINE
 from streaming_attention.streaming.backward_rows import matrix_row, pair_row, panel_bytes, steps_of, strips_of
@@ -77,7 +78,7 @@ def differentiate(isa, tile, job, head, query_head, row, rows, keys, fetches, ma
 @jit
 def _fetched(isa, tile, job, query_head, row, q, do, dq, fetches):
     """The rows to fetch during S and during dP."""
-    size = number_size(tile) * job.columns
+    size = size_of(storage_of(tile)) * job.columns
     if fetches == AHEAD:
         before = STRIPS * width(isa)
         some = Rows(do - before * job.do_token, job.do_token, size)

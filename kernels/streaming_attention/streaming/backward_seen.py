@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from streaming_attention.simd import jit
+from streaming_attention.simd.convert import load_scalar_widened, load_widened, size_of
 from streaming_attention.simd.isa import lanes, width
 from streaming_attention.simd.memory import load_f32, store_f32
-from streaming_attention.simd.operand import load_number, load_numbers, number_size
+from streaming_attention.simd.operand import storage_of
 from streaming_attention.simd.vectors import fma, lane_sum, splat
 from streaming_attention.streaming.backward_weights import STRIPS
 from streaming_attention.streaming.keys import seen_by
@@ -23,30 +24,31 @@ def all_finite(isa, tile, job, k, keys, q, do, rows):
 
 @jit
 def _times_zero(isa, tile, rows, token, count, columns):
-    zero = splat(isa, np.float32(0))
+    zero, storage = splat(isa, np.float32(0)), storage_of(tile)
     total = zero
     for row in range(count):
         for c in range(0, columns, lanes(isa)):
-            total = fma(load_numbers(isa, tile, rows + row * token + number_size(tile) * c), zero, total)
+            total = fma(load_widened(isa, storage, rows + row * token + size_of(storage) * c), zero, total)
     return total
 
 
 @jit
 def add_seen(isa, tile, job, row, rows, keys, scores, gradients, k, q, do, dq):
     """The three sums over the visible pairs of one strip alone."""
-    stride, size = STRIPS * 4 * width(isa), number_size(tile)
+    storage = storage_of(tile)
+    stride, size = STRIPS * 4 * width(isa), size_of(storage)
     for lane in range(rows):
         first, last = seen_by(job, job.keys, row + lane)
         for j in range(max(first - keys.first, 0), min(last - keys.first, keys.count)):
-            weight = load_number(tile, scores + j * stride + size * lane)
-            gradient = load_number(tile, gradients + j * stride + size * lane)
+            weight = load_scalar_widened(storage, scores + j * stride + size * lane)
+            gradient = load_scalar_widened(storage, gradients + j * stride + size * lane)
             for dim in range(job.head_dim):
                 sums = 4 * (j * job.columns + dim)
-                _add(tile, dq + lane * job.dq_token + 4 * dim, gradient, k + j * job.k_token + size * dim)
-                _add(tile, keys.dk + sums, gradient, q + lane * job.q_token + size * dim)
-                _add(tile, keys.dv + sums, weight, do + lane * job.do_token + size * dim)
+                _add(storage, dq + lane * job.dq_token + 4 * dim, gradient, k + j * job.k_token + size * dim)
+                _add(storage, keys.dk + sums, gradient, q + lane * job.q_token + size * dim)
+                _add(storage, keys.dv + sums, weight, do + lane * job.do_token + size * dim)
 
 
 @jit
-def _add(tile, target, factor, source):
-    store_f32(load_f32(target) + factor * load_number(tile, source), target)
+def _add(storage, target, factor, source):
+    store_f32(load_f32(target) + factor * load_scalar_widened(storage, source), target)

@@ -6,7 +6,6 @@ neighbouring lanes make words for sums over queries; dS goes to a place of its o
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import numpy as np
@@ -16,10 +15,9 @@ from streaming_attention.simd.isa import lanes, tile_rows, width
 from streaming_attention.simd.memory import store_i32
 from streaming_attention.simd.operand import are_words, exp2_for, store_operand, words
 from streaming_attention.simd.vectors import Vector, fma, keep_between, load, splat, store
-from streaming_attention.streaming.backward_rows import DELTA, FACTOR, LSE, STATE
+from streaming_attention.streaming.backward_rows import DELTA, FACTOR, LOG2_E, LSE, STATE
 from streaming_attention.streaming.keys import seen_by
 
-LOG2_E = math.log2(math.e)
 BLOCK = 96
 """Keys that meet a run of queries at a time; a multiple of the rows of every tile."""
 STRIPS = 2
@@ -51,10 +49,8 @@ def weigh_strip(isa, tile, job, strip, row, key, keys, masked, scores, gradients
         lane = _open_lanes(isa, job, job.state + STATE * unit * strip + column, bounds + column)
         if are_words(tile):
             _weigh_words(isa, tile, scores, gradients, place * unit + column, key, keys, lane, masked)
-        elif masked:
-            _weigh(isa, tile, scores, gradients, place * unit + column, key, keys, lane, True)
         else:
-            _weigh(isa, tile, scores, gradients, place * unit + column, key, keys, lane, False)
+            _weigh(isa, tile, scores, gradients, place * unit + column, key, keys, lane, masked)
 
 
 @jit

@@ -16,7 +16,7 @@ from numba import njit
 
 from streaming_attention.simd import jit
 from streaming_attention.simd.convert import BF16, FORMATS, FP32, WORDS, format_of
-from streaming_attention.simd.isa import AVX512_BF16, lanes, select_isa, tile_rows, width
+from streaming_attention.simd.isa import choose_isa, lanes, tile_rows, width
 from streaming_attention.simd.memory import load_f32
 from streaming_attention.simd.operand import are_words, multiply_add, splat_seen
 from streaming_attention.simd.tile import FULL, multiply_tile, score_tile
@@ -199,8 +199,7 @@ def _accumulate_seen(isa, tile, job, vectors, block, first, keys, weights, strip
 def choose_kernel(q_dtype, kv_dtype, isa=None):
     """The instruction set and the kernel for arrays of these dtypes; the best of this CPU unless `isa` is given."""
     all_bf16 = format_of(q_dtype) == format_of(kv_dtype) == BF16_FORMAT
-    if isa is None:
-        isa = AVX512_BF16 if all_bf16 and not AVX512_BF16.missing() else select_isa()
+    isa = choose_isa(all_bf16, isa)
     return isa, prefill_words if all_bf16 and isa.has_bf16_dot else prefill_task
 
 

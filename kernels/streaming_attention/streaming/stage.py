@@ -51,34 +51,46 @@ def _places(job, task):
     return source, target, min(ROWS, job.tokens - row)
 
 
+@jit
+def _move(isa, job_address, task, move_row):
+    """Rows one by one."""
+    job = _copy_job_at(job_address)
+    source, target, rows = _places(job, task)
+    for row in range(rows):
+        move_row(isa, job, source + row * job.source_token, target + row * job.target_token)
+
+
+@jit
+def _widen_row(isa, job, source, target):
+    widen_row(isa, job.format, source, job.source_dim, job.head_dim, target, 4 * job.columns)
+
+
+@jit
+def _narrow_row(isa, job, source, target):
+    narrow_row(isa, job.format, source, job.head_dim, target, job.target_dim)
+
+
+@jit
+def _copy_row(isa, job, source, target):
+    copy_halves(isa, source, job.source_dim, job.head_dim, target, 2 * job.columns)
+
+
 @njit(nogil=True, error_model="numpy", cache=True)
-def widen_rows(isa, job_address, task, scratch):
+def widen_rows(isa, job, task, scratch):
     """Kernel: rows to fp32, with zeros beyond head_dim."""
-    job = _copy_job_at(job_address)
-    source, target, rows = _places(job, task)
-    for row in range(rows):
-        a, b = source + row * job.source_token, target + row * job.target_token
-        widen_row(isa, job.format, a, job.source_dim, job.head_dim, b, 4 * job.columns)
+    _move(isa, job, task, _widen_row)
 
 
 @njit(nogil=True, error_model="numpy", cache=True)
-def narrow_rows(isa, job_address, task, scratch):
+def narrow_rows(isa, job, task, scratch):
     """Kernel: rows of fp32 to a format."""
-    job = _copy_job_at(job_address)
-    source, target, rows = _places(job, task)
-    for row in range(rows):
-        a, b = source + row * job.source_token, target + row * job.target_token
-        narrow_row(isa, job.format, a, job.head_dim, b, job.target_dim)
+    _move(isa, job, task, _narrow_row)
 
 
 @njit(nogil=True, error_model="numpy", cache=True)
-def copy_half_rows(isa, job_address, task, scratch):
+def copy_half_rows(isa, job, task, scratch):
     """Kernel: rows of 16-bit numbers as they are, with zeros beyond head_dim."""
-    job = _copy_job_at(job_address)
-    source, target, rows = _places(job, task)
-    for row in range(rows):
-        a, b = source + row * job.source_token, target + row * job.target_token
-        copy_halves(isa, a, job.source_dim, job.head_dim, b, 2 * job.columns)
+    _move(isa, job, task, _copy_row)
 
 
 def is_matrix(array: np.ndarray, isa) -> bool:

@@ -20,18 +20,19 @@ COMPILE = """
 import sys
 from numba import types
 from streaming_attention.simd.isa import ISAS, IsaType, sources_digest
-from streaming_attention.streaming import prefill
+from streaming_attention.streaming import backward, prefill
 isa = ISAS[sys.argv[1]]
 assert not isa.missing(), isa.missing()
-kernel = prefill.prefill_words if isa.has_bf16_dot else prefill.prefill_task
-compiled = kernel.get_compile_result(types.void(IsaType(isa, sources_digest()), *[types.int64] * 3))
-assert sys.argv[2] in compiled.library.get_asm_str()
+words = prefill.prefill_words, backward.backward_words
+for kernel in words if isa.has_bf16_dot else (prefill.prefill_task, backward.backward_task):
+    compiled = kernel.get_compile_result(types.void(IsaType(isa, sources_digest()), *[types.int64] * 3))
+    assert sys.argv[2] in compiled.library.get_asm_str()
 """
 
 
 @pytest.mark.parametrize("name", TELLTALE)
 def test_an_instruction_set_that_this_cpu_lacks_compiles_for_its_target(name, tmp_path):
-    """A process that takes itself to be on such a CPU compiles the kernel and runs nothing of it."""
+    """A process that takes itself to be on such a CPU compiles the kernels and runs nothing of them."""
     isa = ISAS[name]
     if not isa.missing():
         pytest.skip("runs here, so other tests compile it")
